@@ -1,0 +1,183 @@
+//! Why did a frame end here? One enum for every reason the product knows.
+
+/// The named end of a frame that was not transmitted. Each variant is one metric label ([`DropReason::label`]) and one
+/// sentence of a trace ([`DropReason::sentence`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum DropReason {
+    /// Shorter than its own headers say.
+    Truncated,
+    /// A header contradicts itself (version, length, data offset).
+    Malformed,
+    /// The frame's source MAC is a group address or zero.
+    BadSourceMac,
+    /// The receiving port is in no network.
+    NoNetwork,
+    /// The VLAN tag is not one the port carries.
+    VlanNotAllowed,
+    /// Port security: the source MAC is not the port's.
+    SpoofedMac,
+    /// Port security: the source IP, or the sender an ARP or ND message claims, is not the port's.
+    SpoofedIp,
+    /// The destination is the port the frame came from.
+    SamePort,
+    /// Unknown destination, and the network does not flood.
+    UnknownDestination,
+    /// There is nobody else in the network to flood to.
+    NoReceiver,
+    /// A link-local control frame (STP, LLDP, pause) that a switch must not forward.
+    LinkLocal,
+    /// Longer than the destination port's MTU, and not segmentable.
+    TooBig,
+    /// The destination port exists but nobody is attached to it or its link is down.
+    PortDown,
+    /// The destination port was removed while the frame was on its way.
+    PortGone,
+    /// The destination's ring or queue stayed full through the bounded retry.
+    RingFull,
+    /// The source ring handed out a descriptor that breaks the virtio rules.
+    BadDescriptor,
+    /// The virtio-net header contradicts the frame (checksum offset, GSO size).
+    BadOffload,
+    /// More segments than a frame may have.
+    TooManySegments,
+    /// The kernel refused the frame (errno counted by the port).
+    KernelRefused,
+    /// Dropped on purpose by an injected fault (tests only).
+    Fault,
+}
+
+impl DropReason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [DropReason; 20] = [
+        Self::Truncated,
+        Self::Malformed,
+        Self::BadSourceMac,
+        Self::NoNetwork,
+        Self::VlanNotAllowed,
+        Self::SpoofedMac,
+        Self::SpoofedIp,
+        Self::SamePort,
+        Self::UnknownDestination,
+        Self::NoReceiver,
+        Self::LinkLocal,
+        Self::TooBig,
+        Self::PortDown,
+        Self::PortGone,
+        Self::RingFull,
+        Self::BadDescriptor,
+        Self::BadOffload,
+        Self::TooManySegments,
+        Self::KernelRefused,
+        Self::Fault,
+    ];
+
+    /// The metric label: short, stable, lower case with underscores.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::BadSourceMac => "bad_source_mac",
+            Self::NoNetwork => "no_network",
+            Self::VlanNotAllowed => "vlan_not_allowed",
+            Self::SpoofedMac => "spoofed_mac",
+            Self::SpoofedIp => "spoofed_ip",
+            Self::SamePort => "same_port",
+            Self::UnknownDestination => "unknown_destination",
+            Self::NoReceiver => "no_receiver",
+            Self::LinkLocal => "link_local",
+            Self::TooBig => "too_big",
+            Self::PortDown => "port_down",
+            Self::PortGone => "port_gone",
+            Self::RingFull => "ring_full",
+            Self::BadDescriptor => "bad_descriptor",
+            Self::BadOffload => "bad_offload",
+            Self::TooManySegments => "too_many_segments",
+            Self::KernelRefused => "kernel_refused",
+            Self::Fault => "fault",
+        }
+    }
+
+    /// The sentence a trace ends with.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Truncated => "the frame is shorter than its own headers say",
+            Self::Malformed => "a header of the frame contradicts itself",
+            Self::BadSourceMac => "its source MAC is a group address or zero, which no station may use",
+            Self::NoNetwork => "the port it came in on belongs to no network",
+            Self::VlanNotAllowed => "its VLAN is not one that the port carries",
+            Self::SpoofedMac => "its source MAC is not one of the port's: port security",
+            Self::SpoofedIp => "the IP address it claims is not one of the port's: port security",
+            Self::SamePort => "its destination is behind the port it came from",
+            Self::UnknownDestination => "nobody knows its destination, and this network does not flood",
+            Self::NoReceiver => "there is nobody else in the network to receive it",
+            Self::LinkLocal => "it is a link-local control frame, which a switch does not forward",
+            Self::TooBig => "it is longer than the destination port's MTU and cannot be segmented",
+            Self::PortDown => "the destination port has nobody attached or its link is down",
+            Self::PortGone => "the destination port was removed",
+            Self::RingFull => "the destination's ring stayed full",
+            Self::BadDescriptor => "the source's ring held a descriptor that breaks the virtio rules",
+            Self::BadOffload => "its virtio-net header contradicts the frame",
+            Self::TooManySegments => "it is scattered over more segments than a frame may have",
+            Self::KernelRefused => "the kernel refused it",
+            Self::Fault => "a test injected this fault",
+        }
+    }
+}
+
+/// How many frames ended for each reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DropCounts([u64; DropReason::ALL.len()]);
+
+impl Default for DropCounts {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
+
+impl DropCounts {
+    /// Counts `frames` more for `reason`.
+    pub fn add(&mut self, reason: DropReason, frames: u64) {
+        self.0[reason as usize] += frames;
+    }
+
+    /// Frames that ended for `reason`.
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Frames that ended for any reason.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &DropCounts) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// The reasons that have a count, with it.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.into_iter().map(|reason| (reason, self.get(reason))).filter(|(_, n)| *n > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_lists_every_reason_at_its_own_number() {
+        for (number, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
+        }
+    }
+
+    #[test]
+    fn labels_are_unique() {
+        let labels: std::collections::BTreeSet<_> = DropReason::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+    }
+}

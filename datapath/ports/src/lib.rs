@@ -1,0 +1,11 @@
+//! Where do frames enter and leave the switch?
+//!
+//! A *port* is a set of receive queues and transmit queues behind one device. Receive is a loan: [`RxQueue::poll`] fills
+//! a burst from the device, lends it to the worker's turn, and gives the memory back to the device before it returns, so
+//! that no body outlives its burst. Transmit is shared: any worker may call [`TxQueue::send`] at any time.
+//!
+//! **Invariant:** the numbers a guest or the kernel writes are checked in release builds; no guest can make a queue panic,
+//! hang or grow memory.
+mod queue;
+
+pub use queue::{PollReport, RxQueue, SendReport, TxQueue};

@@ -1,0 +1,73 @@
+//! Who sends which frames of the burst?
+
+use frame::BURST_FRAMES;
+
+use crate::program::PortNo;
+
+/// What happens to a frame's head between the switch and one port. Applied just before the send and undone after it, so
+/// that one frame can leave several ports in several shapes without a copy of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Egress {
+    /// As it is.
+    #[default]
+    Plain,
+    /// With an 802.1Q tag pushed: the 16-bit TCI (priority, DEI, VLAN id).
+    Tag(u16),
+}
+
+/// Frames of the burst that leave by one port in one shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The port that sends.
+    pub port: PortNo,
+    /// The shape in which they leave.
+    pub egress: Egress,
+    frames: [u8; BURST_FRAMES],
+    len: u8,
+}
+
+impl Group {
+    /// The frames' indices in the burst, in order of arrival.
+    pub fn frames(&self) -> &[u8] {
+        &self.frames[..self.len as usize]
+    }
+}
+
+/// The groups of one burst. Reused; allocates only until it has seen the largest flood.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    groups: Vec<Group>,
+    len: usize,
+}
+
+impl Outputs {
+    /// Forgets all groups.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// The groups, in order of first use.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups[..self.len]
+    }
+
+    /// Sends frame `frame` by `port` in the shape `egress`.
+    #[inline]
+    pub fn push(&mut self, port: PortNo, egress: Egress, frame: usize) {
+        let live = &mut self.groups[..self.len];
+        // Bursts name few ports: the last group is nearly always the one, and a search backwards finds the others.
+        if let Some(group) = live.iter_mut().rev().find(|group| group.port == port && group.egress == egress)
+        {
+            group.frames[group.len as usize] = frame as u8;
+            group.len += 1;
+            return;
+        }
+        let mut group = Group { port, egress, frames: [0; BURST_FRAMES], len: 1 };
+        group.frames[0] = frame as u8;
+        match self.groups.get_mut(self.len) {
+            Some(slot) => *slot = group,
+            None => self.groups.push(group),
+        }
+        self.len += 1;
+    }
+}

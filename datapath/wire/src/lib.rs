@@ -1,0 +1,5 @@
+//! Bytes to typed headers, addresses and checksums. No I/O, no unsafe, no state.
+#![forbid(unsafe_code)]
+mod mac;
+
+pub use mac::{MacAddr, MacError};
