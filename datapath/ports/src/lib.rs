@@ -6,6 +6,8 @@
 //!
 //! **Invariant:** the numbers a guest or the kernel writes are checked in release builds; no guest can make a queue panic,
 //! hang or grow memory.
+mod device;
 mod queue;
 
+pub use device::{Device, DeviceHandle, Link};
 pub use queue::{PollReport, RxQueue, SendReport, TxQueue};
