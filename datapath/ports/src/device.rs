@@ -30,8 +30,16 @@ pub struct Link {
     pub detail: String,
 }
 
+/// Wakes the workers that hold a device's receive queues, so that they poll them once and then ask for
+/// [`RxQueue::fd`] again before they sleep. Cheap; may be called from any thread, at any time.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
 /// The part of a device that is neither receive nor transmit.
 pub trait DeviceHandle: Send + Sync {
+    /// Called once, when the port joins the datapath. A device whose [`RxQueue::fd`] changes (a peer attached or left,
+    /// a ring started) calls `wake` after each such change; one whose descriptors never change ignores it.
+    fn set_waker(&self, _wake: Waker) {}
+
     /// The link as it is now.
     fn link(&self) -> Link;
 

@@ -7,7 +7,8 @@
 //! **Invariant:** the numbers a guest or the kernel writes are checked in release builds; no guest can make a queue panic,
 //! hang or grow memory.
 mod device;
+pub mod offload;
 mod queue;
 
-pub use device::{Device, DeviceHandle, Link};
+pub use device::{Device, DeviceHandle, Link, Waker};
 pub use queue::{PollReport, RxQueue, SendReport, TxQueue};
