@@ -1,0 +1,106 @@
+//! What does a port do with work on a frame that its device cannot take?
+//!
+//! A frame may reach a port with its transport checksum unfinished, or stand for several frames (GSO). A device that
+//! negotiated the matching offload gets it as it is; for any other, [`soften`] does the work here: it folds checksums
+//! and cuts large frames into pieces that borrow the payload, so that only headers are written twice.
+//!
+//! Everything a source claims about a frame is checked against the frame's private head before the first piece leaves:
+//! a claim that does not hold is [`DropReason::BadOffload`].
+mod segment;
+mod sum;
+
+use std::ops::ControlFlow;
+
+use frame::{Checksum, DropReason, Gather, GsoKind, HEAD_BYTES, HEADROOM_BYTES, Offload};
+
+/// The work that a device takes over from the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// Finishes a transport checksum, or does not need one (GUEST_CSUM). Without it no large frame is taken.
+    pub checksum: bool,
+    /// Takes large TCP frames over IPv4 (GUEST_TSO4).
+    pub tso4: bool,
+    /// Takes large TCP frames over IPv6 (GUEST_TSO6).
+    pub tso6: bool,
+    /// Takes large TCP frames with CWR set (GUEST_ECN).
+    pub ecn: bool,
+    /// Takes large UDP datagrams that are to be fragmented (GUEST_UFO).
+    pub ufo: bool,
+    /// Takes large frames of equal UDP datagrams, over both IPv4 and IPv6 (GUEST_USO4 and GUEST_USO6).
+    pub uso: bool,
+}
+
+impl Capabilities {
+    /// A device that takes only finished frames.
+    pub const NONE: Capabilities =
+        Capabilities { checksum: false, tso4: false, tso6: false, ecn: false, ufo: false, uso: false };
+
+    /// A device that takes everything.
+    pub const ALL: Capabilities =
+        Capabilities { checksum: true, tso4: true, tso6: true, ecn: true, ufo: true, uso: true };
+
+    /// True if a large frame of this kind can be passed on whole.
+    fn takes(&self, kind: GsoKind, ecn: bool) -> bool {
+        let kind_is_taken = match kind {
+            GsoKind::TcpV4 => self.tso4,
+            GsoKind::TcpV6 => self.tso6,
+            GsoKind::UdpFragment => self.ufo,
+            GsoKind::UdpSegment => self.uso,
+        };
+        self.checksum && kind_is_taken && (self.ecn || !ecn)
+    }
+}
+
+/// Room for the headers of one piece. Made once per queue, reused for every frame.
+#[derive(Debug, Clone)]
+pub struct Scratch {
+    head: [u8; SCRATCH_BYTES],
+}
+
+/// A full head and the IPv6 fragment header that cutting may add.
+const SCRATCH_BYTES: usize = HEADROOM_BYTES + HEAD_BYTES + 8;
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { head: [0; SCRATCH_BYTES] }
+    }
+}
+
+/// True if a device with `capabilities` cannot take a frame that leaves `offload` to it: [`soften`] it first.
+#[inline]
+pub fn needs_software(offload: &Offload, capabilities: &Capabilities) -> bool {
+    match (offload.gso, offload.checksum) {
+        (None, Checksum::Complete | Checksum::Valid) => false,
+        (None, Checksum::Partial { .. }) => !capabilities.checksum,
+        (Some(gso), _) => !capabilities.takes(gso.kind, gso.ecn),
+    }
+}
+
+/// Does in software what a device with `capabilities` cannot take, and hands each resulting frame to `emit` in order,
+/// with what it still leaves to the device (a piece's checksum stays partial where the device finishes those). A frame
+/// that needs nothing is handed on as it is. Payload is borrowed from `frame`, never copied.
+///
+/// Stops early when `emit` breaks, and then returns [`ControlFlow::Break`].
+///
+/// # Errors
+/// [`DropReason::BadOffload`] if `offload` contradicts the frame's headers or asks for an absurd number of pieces. All
+/// checks come before the first call of `emit`.
+pub fn soften(
+    frame: &Gather<'_>,
+    offload: Offload,
+    capabilities: &Capabilities,
+    scratch: &mut Scratch,
+    emit: &mut dyn FnMut(Gather<'_>, Offload) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, DropReason> {
+    if !needs_software(&offload, capabilities) {
+        return Ok(emit(*frame, offload));
+    }
+    match (offload.gso, offload.checksum) {
+        (Some(gso), checksum) => segment::cut(frame, gso, checksum, capabilities, scratch, emit),
+        (None, Checksum::Partial { start, offset }) => {
+            let head = sum::finish(frame, start, offset, scratch).ok_or(DropReason::BadOffload)?;
+            Ok(emit(frame.with_head(head), Offload::NONE))
+        }
+        (None, _) => Ok(emit(*frame, offload)),
+    }
+}
