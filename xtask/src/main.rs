@@ -1,2 +1,69 @@
-//! The project tasks.
-fn main() {}
+//! How is the project checked, tested and measured? One command for each question; `cargo xtask help` lists them.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool speaks on its standard streams"
+)]
+mod check;
+mod prepare;
+mod run;
+mod suite;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Millrace's own tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Format, clippy, tidy rules and unit tests: what to run before every commit.
+    Check,
+    /// The written rules that no lint knows: dependency directions, file sizes, docs, unsafe islands.
+    Tidy,
+    /// Everything: prepares the machine, then check, then every test with real parts. The one test command.
+    Test,
+    /// Installs what the tests need (Debian packages by name, huge pages); `test` does it by itself.
+    Prepare,
+    /// Measures: everything after it goes to `millrace bench`.
+    Bench {
+        /// Arguments of `millrace bench`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match task(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn task(task: Task) -> Result<()> {
+    std::env::set_current_dir(run::root())?;
+    match task {
+        Task::Check => check::check(),
+        Task::Tidy => tidy::tidy(),
+        Task::Test => suite::test(),
+        Task::Prepare => prepare::prepare(),
+        Task::Bench { args } => bench(&args),
+    }
+}
+
+fn bench(args: &[String]) -> Result<()> {
+    let mut command = run::cargo(&["run", "--release", "--quiet", "--package", "millrace", "--", "bench"]);
+    run::run(command.args(args))
+}

@@ -1,0 +1,68 @@
+//! What does a machine need before the tests can run, and is it there? Debian packages by name; nothing else is changed.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::run::{self, run};
+
+/// A program that tests start, and the Debian package that has it.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("iperf3", "iperf3"),
+    ("ethtool", "ethtool"),
+    ("tcpdump", "tcpdump"),
+    ("dpdk-testpmd", "dpdk"),
+    ("ovs-vsctl", "openvswitch-switch-dpdk"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("xz", "xz-utils"),
+];
+
+/// Makes the machine fit for every test, as far as it may: what is missing then is said by the tests that need it.
+pub(crate) fn prepare() -> Result<()> {
+    let missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !on_path(program)).map(|(_, p)| *p).collect();
+    if missing.is_empty() {
+        return lab();
+    }
+    if !is_root() {
+        eprintln!(
+            "not root: install these for the tests that need them: apt-get install {}",
+            missing.join(" ")
+        );
+        return Ok(());
+    }
+    apt(&["update", "--quiet"])?;
+    let mut install = vec!["install", "--quiet", "--yes", "--no-install-recommends"];
+    install.extend(&missing);
+    apt(&install)?;
+    lab()
+}
+
+/// The virtual machine of the lab: its kernel and QEMU.
+fn lab() -> Result<()> {
+    let script = run::root().join("testing/lab/vm/prepare");
+    if !script.exists() || !is_root() {
+        return Ok(());
+    }
+    run(&mut Command::new(script))
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    run(Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"))
+        .context("Debian packages")
+}
+
+fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status")
+        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t")))
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(Path::new).map(Path::to_path_buf);
+    std::env::split_paths(&path).chain(sbin).any(|folder| folder.join(program).exists())
+}

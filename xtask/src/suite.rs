@@ -1,0 +1,136 @@
+//! Do all tests pass, and which did not run? Runs them, passes their output on, and counts.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{check, prepare, run};
+
+/// Everything: prepare, check, then every test with real parts.
+pub(crate) fn test() -> Result<()> {
+    prepare::prepare()?;
+    check::lint()?;
+    // The tests execute the product's binaries, so these are built as a user would build them.
+    run::run(&mut run::cargo(&[
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "millrace",
+        "--package",
+        "millrace-cni",
+    ]))?;
+    let mut tally = run_tests("all tests", &[], &[("MILLRACE_REQUIRE_ALL", "1")])?;
+    tally.add(&run_doc_tests()?);
+    tally.verdict()
+}
+
+/// What became of the tests of a run.
+#[derive(Default)]
+pub(crate) struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// The runner itself failed: a build error, a crash.
+    broken: bool,
+    /// `SKIPPED name: why`, `test name ... FAILED`.
+    remarks: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.broken |= other.broken;
+        self.remarks.extend(other.remarks.iter().cloned());
+    }
+
+    /// Reads one line of libtest's output.
+    fn line(&mut self, line: &str) {
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            let count = |word: &str| {
+                let end = counts.find(word)?;
+                counts[..end].trim_end().rsplit(' ').next()?.parse::<u64>().ok()
+            };
+            self.passed += count("passed").unwrap_or(0);
+            self.failed += count("failed").unwrap_or(0);
+            self.skipped += count("ignored").unwrap_or(0);
+        } else if let Some(at) = line.find("SKIPPED ") {
+            // A test that finds it cannot run says so and returns: libtest counts it as passed, we do not.
+            self.passed = self.passed.saturating_sub(1);
+            self.skipped += 1;
+            self.remarks.push(line[at..].to_owned());
+        } else if line.starts_with("test ") && line.ends_with("FAILED") {
+            self.remarks.push(line.to_owned());
+        }
+    }
+
+    /// Prints the summary; an error if any test failed or none ran.
+    pub(crate) fn verdict(&self) -> Result<()> {
+        println!();
+        for remark in &self.remarks {
+            println!("{remark}");
+        }
+        println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
+        if self.broken || self.failed > 0 {
+            bail!("tests failed");
+        }
+        if self.passed == 0 {
+            bail!("no test ran");
+        }
+        Ok(())
+    }
+}
+
+/// Runs the workspace's tests, `filter` narrowing the targets, and counts.
+pub(crate) fn run_tests(title: &str, filter: &[&str], env: &[(&str, &str)]) -> Result<Tally> {
+    let mut args = vec!["test", "--workspace", "--no-fail-fast"];
+    args.extend(if filter.is_empty() { &["--all-targets"] } else { filter });
+    // Skips are said on standard output, which libtest would swallow for a test that passes.
+    args.extend(["--", "--nocapture"]);
+    counted(title, &args, env)
+}
+
+fn run_doc_tests() -> Result<Tally> {
+    counted("doc tests", &["test", "--workspace", "--doc", "--quiet"], &[])
+}
+
+fn counted(title: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Tally> {
+    eprintln!("+ {title}: cargo {}", args.join(" "));
+    let mut command = run::cargo(args);
+    let mut child = command.envs(env.iter().copied()).stdout(Stdio::piped()).spawn().context("cargo test")?;
+    let mut tally = Tally::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.context("reading the tests' output")?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            tally.line(line.trim_end());
+        }
+    }
+    tally.broken = !child.wait().context("cargo test")?.success();
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn results_and_skips_are_counted() {
+        let mut tally = Tally::default();
+        tally.line("test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        tally.line("SKIPPED guest_pings: no QEMU here");
+        tally.line("test ring::loops ... FAILED");
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (11, 1, 3));
+        assert_eq!(tally.remarks.len(), 2);
+        assert!(tally.verdict().is_err());
+    }
+
+    #[test]
+    fn a_run_without_tests_is_no_success() {
+        assert!(Tally::default().verdict().is_err());
+    }
+}
