@@ -6,9 +6,13 @@
 //!
 //! **Invariant:** the numbers a guest or the kernel writes are checked in release builds; no guest can make a queue panic,
 //! hang or grow memory.
+pub mod cycles;
 mod device;
+pub mod mem;
 pub mod offload;
 mod queue;
+mod wait;
 
 pub use device::{Device, DeviceHandle, Link, Waker};
 pub use queue::{PollReport, RxQueue, SendReport, TxQueue};
+pub use wait::WaitSet;
