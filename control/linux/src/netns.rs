@@ -1,0 +1,103 @@
+//! How does one thread act inside a pod's network namespace without moving the others?
+//!
+//! A namespace is a property of a thread, so each visit is a thread of its own that enters, works and ends: nothing can be
+//! left behind in the wrong namespace, whatever fails. A netlink socket keeps the namespace in which it was made.
+
+use std::future::Future;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rtnetlink::Handle;
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::LinuxError;
+
+/// The file system type of namespace files (`linux/magic.h`).
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// An open network namespace. It lives at least as long as this does.
+#[derive(Debug)]
+pub(crate) struct Netns {
+    path: PathBuf,
+    file: OwnedFd,
+}
+
+impl Netns {
+    /// Opens the namespace mounted at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self, LinuxError> {
+        // O_NONBLOCK: a FIFO in place of a namespace must not hang the agent.
+        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+            .map_err(|errno| LinuxError::NetnsMissing { path: path.into(), source: errno.into() })?;
+        let on_nsfs = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type as u64 == NSFS_MAGIC);
+        if !on_nsfs {
+            return Err(LinuxError::NotANetns { path: path.into() });
+        }
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// The path it was opened by.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `work` with a netlink handle of this namespace, on a thread of its own, and waits for its answer.
+    pub(crate) fn netlink<T, W, F>(&self, work: W) -> Result<T, LinuxError>
+    where
+        T: Send,
+        W: FnOnce(Handle) -> F + Send,
+        F: Future<Output = Result<T, LinuxError>>,
+    {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new()
+                .name("netns".into())
+                .spawn_scoped(scope, || self.visit(work))
+                .map_err(|source| self.cannot_enter(source))?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// The body of the visiting thread: enter, open a netlink socket, work.
+    fn visit<T, W, F>(&self, work: W) -> Result<T, LinuxError>
+    where
+        W: FnOnce(Handle) -> F,
+        F: Future<Output = Result<T, LinuxError>>,
+    {
+        move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|errno| self.cannot_enter(errno.into()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(|source| self.cannot_enter(source))?;
+        runtime.block_on(async {
+            let (connection, handle, _unsolicited) =
+                rtnetlink::new_connection().map_err(|source| self.cannot_enter(source))?;
+            let connection = tokio::spawn(connection);
+            let answer = work(handle).await;
+            connection.abort();
+            answer
+        })
+    }
+
+    fn cannot_enter(&self, source: std::io::Error) -> LinuxError {
+        LinuxError::Enter { path: self.path.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_when_nothing_is_there_says_missing() {
+        let error = Netns::open(Path::new("/nonexistent/netns")).unwrap_err();
+        assert!(matches!(error, LinuxError::NetnsMissing { .. }), "{error}");
+    }
+
+    #[test]
+    fn open_when_it_is_a_plain_file_says_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Netns::open(file.path()).unwrap_err();
+        assert!(matches!(error, LinuxError::NotANetns { .. }), "{error}");
+    }
+}
