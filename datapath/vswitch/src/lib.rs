@@ -5,10 +5,16 @@
 //! **Invariant:** no I/O, no clock ([`Now`] is an argument), no log, no allocation per packet after warm-up.
 //! **Invariant:** control reaches the datapath only through a versioned [`Program`].
 #![forbid(unsafe_code)]
+mod explain;
 mod outputs;
 pub mod program;
+mod stations;
+mod switch;
 mod time;
 
+pub use explain::{Explanation, Step};
 pub use outputs::{Egress, Group, Outputs};
 pub use program::Program;
+pub use stations::{Shared, StationView};
+pub use switch::{FlowView, ProcessReport, Switch};
 pub use time::Now;

@@ -1,6 +1,6 @@
 //! Who sends which frames of the burst?
 
-use frame::BURST_FRAMES;
+use frame::{BURST_FRAMES, Burst};
 
 use crate::program::PortNo;
 
@@ -13,6 +13,53 @@ pub enum Egress {
     Plain,
     /// With an 802.1Q tag pushed: the 16-bit TCI (priority, DEI, VLAN id).
     Tag(u16),
+    /// With an 802.1ad service tag pushed, because the frame came in with one.
+    ServiceTag(u16),
+}
+
+/// Bytes of a tag, and of the two addresses in front of it.
+const TAG_BYTES: usize = 4;
+const ADDRESS_BYTES: usize = 12;
+
+impl Egress {
+    /// Puts frame `frame` into this shape, just before the send. [`Egress::undo`] must follow.
+    #[inline]
+    pub fn apply(self, burst: &mut Burst, frame: usize) {
+        let (tpid, tci) = match self {
+            Self::Plain => return,
+            Self::Tag(tci) => (0x8100u16, tci),
+            Self::ServiceTag(tci) => (0x88a8, tci),
+        };
+        push_tag(burst, frame, tpid, tci);
+    }
+
+    /// Takes frame `frame` back to the shape it had before [`Egress::apply`].
+    #[inline]
+    pub fn undo(self, burst: &mut Burst, frame: usize) {
+        if self != Self::Plain {
+            pop_tag(burst, frame);
+        }
+    }
+}
+
+/// Inserts a tag behind the addresses. The headroom always holds it: the switch adds at most one.
+fn push_tag(burst: &mut Burst, frame: usize, tpid: u16, tci: u16) {
+    if let Some(head) = burst.grow_front(frame, TAG_BYTES)
+        && head.len() >= ADDRESS_BYTES + TAG_BYTES
+    {
+        head.copy_within(TAG_BYTES..TAG_BYTES + ADDRESS_BYTES, 0);
+        head[12..14].copy_from_slice(&tpid.to_be_bytes());
+        head[14..16].copy_from_slice(&tci.to_be_bytes());
+    }
+}
+
+/// Removes the tag behind the addresses.
+pub(crate) fn pop_tag(burst: &mut Burst, frame: usize) {
+    let head = burst.head_mut(frame);
+    if head.len() > ADDRESS_BYTES + TAG_BYTES {
+        head.copy_within(0..ADDRESS_BYTES, TAG_BYTES);
+        burst.shrink_front(frame, TAG_BYTES);
+    }
 }
 
 /// Frames of the burst that leave by one port in one shape.

