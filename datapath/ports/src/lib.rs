@@ -11,6 +11,7 @@ mod device;
 pub mod mem;
 pub mod offload;
 mod queue;
+pub mod vhost_user;
 mod wait;
 
 pub use device::{Device, DeviceHandle, Link, Waker};
