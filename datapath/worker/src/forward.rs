@@ -1,0 +1,71 @@
+//! What happens to a burst between its port and the ports it leaves by?
+
+use std::sync::Arc;
+
+use frame::{Burst, DropReason};
+use ports::TxQueue;
+use vswitch::program::PortNo;
+use vswitch::{Now, Outputs, ProcessReport, Switch};
+
+use crate::counters::PortCells;
+
+/// A port, as a worker sends by it.
+pub(crate) struct Exit {
+    /// The transmit queue that is this worker's.
+    pub(crate) queue: Arc<dyn TxQueue>,
+    /// What this worker counts for the port.
+    pub(crate) cells: Arc<PortCells>,
+}
+
+/// A worker's switch and the ports that it sends by.
+pub(crate) struct Forwarder {
+    pub(crate) switch: Switch,
+    outputs: Outputs,
+    /// By port number.
+    exits: Vec<Option<Exit>>,
+}
+
+impl Forwarder {
+    pub(crate) fn new(switch: Switch) -> Self {
+        Self { switch, outputs: Outputs::default(), exits: Vec::new() }
+    }
+
+    /// Sends by `exit` what is for `port` from now on.
+    pub(crate) fn open(&mut self, port: PortNo, exit: Exit) {
+        let index = usize::from(port.0);
+        if self.exits.len() <= index {
+            self.exits.resize_with(index + 1, || None);
+        }
+        self.exits[index] = Some(exit);
+    }
+
+    /// Gives up the way out by `port`; frames for it end as [`DropReason::PortGone`] from now on.
+    pub(crate) fn close(&mut self, port: PortNo) -> Option<Exit> {
+        self.exits.get_mut(usize::from(port.0))?.take()
+    }
+
+    /// Runs the switch over the burst that came in by `port`, and sends each group of frames that it decided on.
+    #[inline]
+    pub(crate) fn forward(&mut self, burst: &mut Burst, port: PortNo, now: Now, report: &mut ProcessReport) {
+        self.outputs.clear();
+        self.switch.process(burst, port, now, &mut self.outputs, report);
+        for group in self.outputs.groups() {
+            let frames = group.frames();
+            let Some(Some(exit)) = self.exits.get(usize::from(group.port.0)) else {
+                report.drops.add(DropReason::PortGone, frames.len() as u64);
+                continue;
+            };
+            for &frame in frames {
+                group.egress.apply(burst, frame.into());
+            }
+            let sent = exit.queue.send(burst, frames);
+            for &frame in frames {
+                group.egress.undo(burst, frame.into());
+            }
+            exit.cells.sent(&sent);
+            if sent.frames != frames.len() as u64 {
+                report.drops.merge(&sent.drops);
+            }
+        }
+    }
+}
