@@ -1,2 +1,5 @@
 //! The CNI executable.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    millrace_cni::main()
+}

@@ -1,0 +1,114 @@
+//! What does control ask of the switch? The rim that the agent implements over gRPC and tests fake.
+
+use std::path::PathBuf;
+
+use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec};
+
+use crate::kernel::Ownership;
+
+/// What a port is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {
+    /// A kernel netdev, born in the pod under its final name.
+    Tap {
+        /// The pod's network namespace.
+        netns: PathBuf,
+        /// The netdev's name in it.
+        netdev: String,
+        /// Queue pairs.
+        queues: u32,
+    },
+    /// A vhost-user socket.
+    VhostUser {
+        /// The socket.
+        socket: PathBuf,
+        /// Who creates it.
+        role: VhostUserRole,
+        /// Queue pairs offered.
+        queues: u32,
+    },
+}
+
+/// Who creates a vhost-user socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VhostUserRole {
+    /// The switch, with this owner and mode; the program connects.
+    Listen(Ownership),
+    /// The program; the switch connects, and again for ever.
+    Connect,
+}
+
+/// A port: its place in the forwarding, and what it is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its place in the forwarding. Its first MAC and its MTU are also the device's.
+    pub spec: PortSpec,
+    /// What it is made of.
+    pub device: Device,
+}
+
+/// A change of the program.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Update {
+    /// The version that the change starts from; 0: the update is everything, and what it does not name is removed.
+    pub from_version: u64,
+    /// The version afterwards.
+    pub to_version: u64,
+    /// Networks to create or replace.
+    pub put_networks: Vec<NetworkSpec>,
+    /// Networks to remove.
+    pub delete_networks: Vec<NetworkNo>,
+    /// Ports to create or replace.
+    pub put_ports: Vec<Port>,
+    /// Ports to remove.
+    pub delete_ports: Vec<PortNo>,
+}
+
+/// What became of an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// The switch forwards by `to_version`.
+    Done {
+        /// The switch process: another one holds another program.
+        instance: String,
+        /// The ports that failed, each with the reason. The others are as asked.
+        failed: Vec<(PortNo, String)>,
+    },
+    /// The switch does not have `from_version`; nothing was changed. Send everything.
+    Resync,
+}
+
+/// The switch process that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchInfo {
+    /// Random per process: a change means that it restarted and holds no program yet.
+    pub instance: String,
+    /// The program version it forwards by; 0: none.
+    pub program_version: u64,
+}
+
+/// Why the switch gave no answer to use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DatapathError {
+    /// Nobody answers, or not in time: whether the change was made is unknown. Temporary; ask again.
+    #[error("no answer from the switch: {0}")]
+    Unreachable(String),
+    /// It understood and said no. Asking the same again gives the same answer.
+    #[error("the switch refuses: {0}")]
+    Refused(String),
+}
+
+/// The switch of the node. Synchronous: callers run it on threads that may block.
+pub trait Datapath: Send + Sync {
+    /// Who answers.
+    ///
+    /// # Errors
+    /// Nobody does.
+    fn info(&self) -> Result<SwitchInfo, DatapathError>;
+
+    /// Makes the datapath be what the update says. Idempotent. A port that fails leaves the others alone.
+    ///
+    /// # Errors
+    /// No answer, or the update as a whole is refused.
+    fn apply(&self, update: &Update) -> Result<Applied, DatapathError>;
+}
