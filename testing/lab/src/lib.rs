@@ -3,8 +3,12 @@
 #![forbid(unsafe_code)]
 mod netns;
 mod ping;
+mod require;
 mod stream;
+mod vm;
 
 pub use netns::Netns;
 pub use ping::{PingReport, ping};
+pub use require::{REQUIRE_ALL, program, require, root};
 pub use stream::{StreamReport, stream};
+pub use vm::{Card, CardRole, Vm, VmSpec, vm_ready};

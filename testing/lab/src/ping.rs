@@ -78,7 +78,8 @@ fn request(sequence: u16) -> [u8; 16] {
     bytes[0] = ECHO_REQUEST;
     bytes[4..6].copy_from_slice(&(std::process::id() as u16).to_be_bytes());
     bytes[6..8].copy_from_slice(&sequence.to_be_bytes());
-    let sum = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
+    let sum =
+        bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
     bytes[2..4].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
     bytes
 }

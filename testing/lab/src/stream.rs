@@ -57,7 +57,11 @@ fn send(to: SocketAddr, message_bytes: usize, stop: &AtomicBool) -> io::Result<(
         match stream.write_all(&message) {
             Ok(()) => {}
             // The receiver has seen enough and left.
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => break,
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                break;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -92,7 +96,9 @@ fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
                 stream.set_nonblocking(false)?;
                 return Ok(stream);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < Duration::from_secs(6) => {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < Duration::from_secs(6) =>
+            {
                 std::thread::sleep(Duration::from_millis(1));
             }
             Err(error) => return Err(error),
