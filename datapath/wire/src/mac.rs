@@ -18,6 +18,8 @@ pub enum MacError {
 }
 
 impl MacAddr {
+    /// Bytes of an address.
+    pub const BYTES: usize = 6;
     /// All stations.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
