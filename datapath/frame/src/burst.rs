@@ -48,6 +48,8 @@ pub struct Burst {
     heads: Box<[Head; BURST_FRAMES]>,
     meta: [Meta; BURST_FRAMES],
     segments: Vec<Segment>,
+    /// What [`Burst::push_owned`] took; segments point into it.
+    owned: Vec<Vec<u8>>,
     len: usize,
 }
 
@@ -74,6 +76,7 @@ impl Burst {
             heads,
             meta: [Meta::default(); BURST_FRAMES],
             segments: Vec::with_capacity(4 * BURST_FRAMES),
+            owned: Vec::new(),
             len: 0,
         }
     }
@@ -99,6 +102,19 @@ impl Burst {
     pub fn clear(&mut self) {
         self.len = 0;
         self.segments.clear();
+        self.owned.clear();
+    }
+
+    /// Takes a frame whose bytes the burst keeps itself until [`Burst::clear`]: for frames that are made in software
+    /// (tests, simulation), at the price of an allocation each.
+    ///
+    /// # Errors
+    /// As [`Burst::push`].
+    pub fn push_owned(&mut self, bytes: Vec<u8>, offload: Offload) -> Result<(), PushError> {
+        // SAFETY: the bytes' heap memory is kept in `owned`, unmoved and unchanged, until `clear`.
+        unsafe { self.push(bytes.as_ptr(), bytes.len(), offload)? };
+        self.owned.push(bytes);
+        Ok(())
     }
 
     /// Takes a frame of `len` contiguous bytes at `base`. The first bytes are copied into the head, the rest is borrowed.

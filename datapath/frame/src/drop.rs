@@ -25,6 +25,8 @@ pub enum DropReason {
     UnknownDestination,
     /// There is nobody else in the network to flood to.
     NoReceiver,
+    /// The ports it came from and goes to are both isolated.
+    Isolated,
     /// A link-local control frame (STP, LLDP, pause) that a switch must not forward.
     LinkLocal,
     /// Longer than the destination port's MTU, and not segmentable.
@@ -49,7 +51,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [DropReason; 20] = [
+    pub const ALL: [DropReason; 21] = [
         Self::Truncated,
         Self::Malformed,
         Self::BadSourceMac,
@@ -60,6 +62,7 @@ impl DropReason {
         Self::SamePort,
         Self::UnknownDestination,
         Self::NoReceiver,
+        Self::Isolated,
         Self::LinkLocal,
         Self::TooBig,
         Self::PortDown,
@@ -85,6 +88,7 @@ impl DropReason {
             Self::SamePort => "same_port",
             Self::UnknownDestination => "unknown_destination",
             Self::NoReceiver => "no_receiver",
+            Self::Isolated => "isolated",
             Self::LinkLocal => "link_local",
             Self::TooBig => "too_big",
             Self::PortDown => "port_down",
@@ -111,6 +115,7 @@ impl DropReason {
             Self::SamePort => "its destination is behind the port it came from",
             Self::UnknownDestination => "nobody knows its destination, and this network does not flood",
             Self::NoReceiver => "there is nobody else in the network to receive it",
+            Self::Isolated => "the ports it came from and goes to are both isolated",
             Self::LinkLocal => "it is a link-local control frame, which a switch does not forward",
             Self::TooBig => "it is longer than the destination port's MTU and cannot be segmented",
             Self::PortDown => "the destination port has nobody attached or its link is down",
