@@ -12,6 +12,7 @@ pub mod mem;
 pub mod offload;
 mod queue;
 pub mod vhost_user;
+pub mod virtio;
 mod wait;
 
 pub use device::{Device, DeviceHandle, Link, Waker};

@@ -1,0 +1,67 @@
+//! How does memory of a peer stay mapped for exactly as long as somebody uses it?
+
+use std::os::fd::BorrowedFd;
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::memory::MemoryError;
+
+/// A shared, writable mapping of a peer's file, unmapped on drop.
+pub(crate) struct Mapping {
+    /// Whole pages, as the kernel maps and unmaps them.
+    base: *mut u8,
+    mapped_bytes: usize,
+    /// Where the bytes that were asked for start.
+    start: usize,
+}
+
+// SAFETY: the mapping is an address range that this value alone unmaps; access through it is the user's business.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`; nothing here changes after `new`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes of `fd` from `offset` on. The file must hold them now.
+    ///
+    /// # Errors
+    /// [`MemoryError::Truncated`] if the file is shorter, [`MemoryError::Map`] if the kernel refuses.
+    pub(crate) fn new(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<Self, MemoryError> {
+        let end = offset.checked_add(len).ok_or(MemoryError::Overflow)?;
+        let stat = rustix::fs::fstat(fd)?;
+        let file_bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        if file_bytes < end {
+            return Err(MemoryError::Truncated { file_bytes, needed_bytes: end });
+        }
+        // hugetlbfs reports its page size here; it maps and unmaps whole pages only.
+        let block = u64::try_from(stat.st_blksize).unwrap_or(0).max(rustix::param::page_size() as u64);
+        let start = offset % block;
+        let mapped_bytes =
+            (start + len).checked_next_multiple_of(block).ok_or(MemoryError::Overflow)? as usize;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                mapped_bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                fd,
+                offset - start,
+            )?
+        };
+        Ok(Self { base: base.cast(), mapped_bytes, start: start as usize })
+    }
+
+    /// The first byte that was asked for.
+    pub(crate) fn start(&self) -> *mut u8 {
+        // SAFETY: `start` is less than one page of the mapping.
+        unsafe { self.base.add(self.start) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `base..base + mapped_bytes` was mapped by `new`, is unmapped once, and whoever used it held this value.
+        let result = unsafe { rustix::mm::munmap(self.base.cast(), self.mapped_bytes) };
+        debug_assert!(result.is_ok(), "munmap: {result:?}");
+    }
+}

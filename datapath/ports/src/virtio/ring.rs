@@ -1,0 +1,389 @@
+//! Where does a split virtqueue stand, and what has the driver made available? (virtio 1.2 §2.7)
+//!
+//! The device's side of one ring. Positions are the ring's free-running 16-bit indices. Because chains are given back in
+//! the order in which they were taken, one position serves as next available and next used.
+//!
+//! The available index is read when the cached one runs short, available entries and descriptors are read a batch at a
+//! time, and the used index is stored once per burst: a ring costs a handful of cache-line transfers per burst.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering, fence};
+
+use frame::BURST_FRAMES;
+
+use super::chain::{Access, ChainError, DESCRIPTOR_BYTES, Descriptor, Limits, Run, Table, Translate, walk};
+use super::features::Features;
+use super::memory::{GuestMemory, Window};
+use super::slot::QueueLog;
+
+/// Chains that a ring may have (virtio 1.2 §2.7).
+pub const MAX_RING_SIZE: u16 = 32768;
+
+/// The driver wants no interrupt (`avail.flags`).
+const AVAIL_F_NO_INTERRUPT: u16 = 1;
+/// The device wants no kick (`used.flags`).
+const USED_F_NO_NOTIFY: u16 = 1;
+/// Bytes of `flags` and `idx`, before the entries of either ring.
+const INDICES_BYTES: usize = 4;
+const USED_ENTRY_BYTES: usize = 8;
+
+/// Why a ring cannot run. Each stops this ring only; the peer has to set it up anew.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RingError {
+    /// The size is no power of two from 1 to [`MAX_RING_SIZE`].
+    #[error("ring size {0} is no power of two up to {MAX_RING_SIZE}")]
+    Size(u16),
+    /// A part of the ring does not lie in one region of the guest's memory.
+    #[error("the {part} at {addr:#x} is not inside one memory region")]
+    Unmapped {
+        /// Which part.
+        part: &'static str,
+        /// Its address, in the space in which it was given.
+        addr: u64,
+    },
+    /// A part of the ring is not aligned as virtio 1.2 §2.7 wants.
+    #[error("the {part} at {addr:#x} is not aligned to {align_bytes} bytes")]
+    Unaligned {
+        /// Which part.
+        part: &'static str,
+        /// Its address.
+        addr: u64,
+        /// What it must be a multiple of.
+        align_bytes: usize,
+    },
+    /// The driver's available index is more than a ring ahead, or went backwards.
+    #[error("available index {avail} is impossible at position {position} of a ring of {size}")]
+    AvailIndex {
+        /// What the driver wrote.
+        avail: u16,
+        /// Where the device stands.
+        position: u16,
+        /// The ring's size.
+        size: u16,
+    },
+}
+
+/// Which address space ring addresses are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressSpace {
+    /// The peer's own (vhost-user without an IOMMU).
+    User,
+    /// The same as descriptors' (VDUSE, or vhost-user with an IOMMU).
+    Guest,
+}
+
+/// Where the three parts of a ring lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingAddresses {
+    /// What the addresses mean.
+    pub space: AddressSpace,
+    /// The descriptor table.
+    pub desc: u64,
+    /// The available ring, written by the driver.
+    pub avail: u64,
+    /// The used ring, written by the device.
+    pub used: u64,
+}
+
+/// All that a ring needs to run.
+#[derive(Debug, Clone)]
+pub struct QueueSetup {
+    /// Chains in the ring.
+    pub size: u16,
+    /// Where it lies.
+    pub addresses: RingAddresses,
+    /// What was negotiated.
+    pub features: Features,
+    /// The guest's memory.
+    pub memory: Arc<GuestMemory>,
+    /// Where to mark what the device writes.
+    pub log: Option<QueueLog>,
+}
+
+/// The next chain's first descriptor, read once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Head {
+    /// The index that goes into the used ring; `None` if it is outside the table.
+    pub(crate) id: Option<u16>,
+    pub(crate) first: Descriptor,
+}
+
+/// One split virtqueue that runs.
+pub(crate) struct Ring {
+    desc: *const u8,
+    avail: *mut u16,
+    used: *mut u8,
+    size: u16,
+    /// The first chain that was not given back yet: next available and next used at once.
+    position: u16,
+    /// The driver's available index, as last read.
+    avail_index: u16,
+    /// Heads read ahead of `position`: those of `batch_start..batch_start + batch_len`.
+    batch: [Head; BURST_FRAMES],
+    batch_start: u16,
+    batch_len: u16,
+    translator: Translator,
+    /// No used entry was published yet, so that the driver's event index means nothing (§2.7.10).
+    first_publish: bool,
+    setup: QueueSetup,
+}
+
+// SAFETY: the pointers are into memory that `setup.memory` keeps mapped; one thread at a time has the ring.
+unsafe impl Send for Ring {}
+
+/// The guest's memory, with the window that the last address was in.
+struct Translator {
+    memory: Arc<GuestMemory>,
+    window: Window,
+}
+
+impl Translator {
+    #[inline]
+    fn contiguous(&mut self, addr: u64, len: u64) -> Option<*mut u8> {
+        self.window.translate(addr, len).or_else(|| self.contiguous_elsewhere(addr, len))
+    }
+
+    #[cold]
+    fn contiguous_elsewhere(&mut self, addr: u64, len: u64) -> Option<*mut u8> {
+        self.window = self.memory.window(addr)?;
+        self.window.translate(addr, len)
+    }
+}
+
+impl Translate for Translator {
+    fn contiguous(&mut self, addr: u64, len: u64) -> Option<*mut u8> {
+        Translator::contiguous(self, addr, len)
+    }
+
+    fn piece(&mut self, addr: u64, len: u64) -> Option<(*mut u8, u64)> {
+        if self.window.translate(addr, 1).is_none() {
+            self.window = self.memory.window(addr)?;
+        }
+        let (host, follow) = self.window.at(addr)?;
+        Some((host, follow.min(len)))
+    }
+}
+
+impl Ring {
+    /// A ring at the position that its used index tells: with chains given back in order and all of a burst at once,
+    /// that is where any earlier device side stopped, even if it was killed.
+    pub(crate) fn new(setup: QueueSetup) -> Result<Self, RingError> {
+        let size = setup.size;
+        if !size.is_power_of_two() || size > MAX_RING_SIZE {
+            return Err(RingError::Size(size));
+        }
+        let event_bytes = if setup.features.has(Features::EVENT_IDX) { 2 } else { 0 };
+        let entries = usize::from(size);
+        let parts = setup.addresses;
+        let desc = locate(&setup, "descriptor table", parts.desc, entries * DESCRIPTOR_BYTES, 16)?;
+        let avail_bytes = INDICES_BYTES + entries * 2 + event_bytes;
+        let avail = locate(&setup, "available ring", parts.avail, avail_bytes, 2)?;
+        let used_bytes = INDICES_BYTES + entries * USED_ENTRY_BYTES + event_bytes;
+        let used = locate(&setup, "used ring", parts.used, used_bytes, 4)?;
+        let mut ring = Self {
+            desc,
+            avail: avail.cast(),
+            used,
+            size,
+            position: 0,
+            avail_index: 0,
+            batch: [Head::default(); BURST_FRAMES],
+            batch_start: 0,
+            batch_len: 0,
+            translator: Translator { memory: Arc::clone(&setup.memory), window: Window::NONE },
+            first_publish: true,
+            setup,
+        };
+        ring.position = ring.used_field(2).load(Ordering::Acquire);
+        ring.avail_index = ring.position;
+        Ok(ring)
+    }
+
+    /// The next chain to take, which is also the used index.
+    pub(crate) fn position(&self) -> u16 {
+        self.position
+    }
+
+    /// What it was made from.
+    pub(crate) fn setup(&self) -> &QueueSetup {
+        &self.setup
+    }
+
+    /// Marks writes in `log` from now on.
+    pub(crate) fn set_log(&mut self, log: Option<QueueLog>) {
+        self.setup.log = log;
+    }
+
+    /// Chains that can be taken from `at` on. Asks the driver only when fewer than `want` are known.
+    ///
+    /// # Errors
+    /// [`RingError::AvailIndex`]; the ring is broken then.
+    #[inline]
+    pub(crate) fn ready(&mut self, at: u16, want: u16) -> Result<u16, RingError> {
+        let known = self.avail_index.wrapping_sub(at);
+        if known >= want {
+            return Ok(known);
+        }
+        let avail = self.avail_field(1).load(Ordering::Acquire);
+        let from_position = avail.wrapping_sub(self.position);
+        if from_position > self.size || avail.wrapping_sub(at) > from_position {
+            return Err(RingError::AvailIndex { avail, position: self.position, size: self.size });
+        }
+        self.avail_index = avail;
+        Ok(avail.wrapping_sub(at))
+    }
+
+    /// The head of the chain at `at`, which [`Ring::ready`] must have counted.
+    #[inline]
+    pub(crate) fn head(&mut self, at: u16) -> Head {
+        let offset = at.wrapping_sub(self.batch_start);
+        if offset < self.batch_len {
+            return self.batch[usize::from(offset)];
+        }
+        self.read_batch(at);
+        self.batch[0]
+    }
+
+    /// Reads the available entries from `at` on, then their descriptors, each once.
+    fn read_batch(&mut self, at: u16) {
+        let ready = usize::from(self.avail_index.wrapping_sub(at)).min(BURST_FRAMES);
+        for offset in 0..ready {
+            let slot = usize::from(at.wrapping_add(offset as u16) & (self.size - 1));
+            // SAFETY: `slot < size`, and the available ring of `size` entries behind its two indices is mapped.
+            let id = u16::from_le(unsafe { self.avail.add(2 + slot).read_volatile() });
+            self.batch[offset].id = (id < self.size).then_some(id);
+        }
+        for head in &mut self.batch[..ready] {
+            let id = usize::from(head.id.unwrap_or(0));
+            // SAFETY: `id < size`; the table of `size` descriptors is mapped and 16-byte aligned (`locate`).
+            head.first = unsafe { Descriptor::read_aligned(self.desc.add(id * DESCRIPTOR_BYTES)) };
+        }
+        self.batch_start = at;
+        self.batch_len = ready as u16;
+    }
+
+    /// The host address of all of `first`, if one region holds it.
+    #[inline]
+    pub(crate) fn contiguous(&mut self, first: &Descriptor) -> Option<*mut u8> {
+        self.translator.contiguous(first.addr, first.len.into())
+    }
+
+    /// Appends the memory of the chain behind `head` to `runs`, up to `limit` of them, and returns its bytes.
+    pub(crate) fn walk(
+        &mut self,
+        head: &Head,
+        access: Access,
+        limit: usize,
+        runs: &mut Vec<Run>,
+    ) -> Result<usize, ChainError> {
+        if head.id.is_none() {
+            return Err(ChainError::Malformed);
+        }
+        let limits =
+            Limits { access, indirect: self.setup.features.has(Features::INDIRECT_DESC), runs: limit };
+        // SAFETY: `locate` found `size` descriptors at `desc`, mapped as long as this ring keeps its memory.
+        let table = unsafe { Table::new(self.desc, self.size.into()) };
+        walk(head.first, table, &mut self.translator, limits, runs)
+    }
+
+    /// Writes the used entry of position `at`: `len` bytes were written to chain `id`. The driver does not see it before
+    /// [`Ring::publish`]. An id outside the table is given back as it came in sight: as 0.
+    #[inline]
+    pub(crate) fn put_used(&mut self, at: u16, id: Option<u16>, len: u32) {
+        let slot = usize::from(at & (self.size - 1));
+        let entry = u64::from(id.unwrap_or(0)) | u64::from(len) << 32;
+        let offset = INDICES_BYTES + slot * USED_ENTRY_BYTES;
+        // SAFETY: `slot < size`, and the used ring of `size` entries behind its two indices is mapped. The driver does not
+        // read this entry before it sees the index that `publish` stores.
+        unsafe { self.used.add(offset).cast::<u64>().write_unaligned(entry.to_le()) };
+    }
+
+    /// Shows the driver all used entries before `to` with one store. Returns true if it wants to be notified.
+    pub(crate) fn publish(&mut self, to: u16) -> bool {
+        let from = self.position;
+        if to == from {
+            return false;
+        }
+        self.log_used(from, to);
+        self.used_field(2).store(to.to_le(), Ordering::Release);
+        self.position = to;
+        // The index must be visible before the driver's wish is read: §2.7.7.2, and the barrier §2.7.13.
+        fence(Ordering::SeqCst);
+        if !self.setup.features.has(Features::EVENT_IDX) {
+            return self.avail_field(0).load(Ordering::Relaxed) & AVAIL_F_NO_INTERRUPT == 0;
+        }
+        let event = self.avail_field(2 + usize::from(self.size)).load(Ordering::Relaxed);
+        let crossed = to.wrapping_sub(event).wrapping_sub(1) < to.wrapping_sub(from);
+        std::mem::take(&mut self.first_publish) || crossed
+    }
+
+    /// Asks the driver for a kick with the next chain. Returns true if there are chains already.
+    pub(crate) fn want_kicks(&mut self) -> bool {
+        if self.setup.features.has(Features::EVENT_IDX) {
+            let event = INDICES_BYTES + usize::from(self.size) * USED_ENTRY_BYTES;
+            self.used_field(event).store(self.position.to_le(), Ordering::Relaxed);
+        }
+        self.used_field(0).store(0, Ordering::Relaxed);
+        // The wish must be visible before the available index is read: §2.7.10.1.
+        fence(Ordering::SeqCst);
+        u16::from_le(self.avail_field(1).load(Ordering::Acquire)) != self.position
+    }
+
+    /// Tells the driver that kicks are for nothing. With EVENT_IDX the event index simply stays behind.
+    pub(crate) fn refuse_kicks(&mut self) {
+        self.used_field(0).store(USED_F_NO_NOTIFY.to_le(), Ordering::Relaxed);
+    }
+
+    /// Marks `len` bytes that the device wrote at guest address `addr`.
+    #[inline]
+    pub(crate) fn log_write(&self, addr: u64, len: usize) {
+        if let Some(log) = &self.setup.log {
+            log.log.mark(addr, len as u64);
+        }
+    }
+
+    fn log_used(&self, from: u16, to: u16) {
+        let Some(QueueLog { log, used_guest_addr: Some(addr) }) = &self.setup.log else { return };
+        log.mark(*addr, INDICES_BYTES as u64);
+        let mut at = from;
+        while at != to {
+            let slot = u64::from(at & (self.size - 1));
+            log.mark(addr.saturating_add(INDICES_BYTES as u64 + slot * 8), USED_ENTRY_BYTES as u64);
+            at = at.wrapping_add(1);
+        }
+    }
+
+    /// The 16-bit field `index` of the available ring: flags, index, entries, event.
+    #[inline]
+    fn avail_field(&self, index: usize) -> &AtomicU16 {
+        // SAFETY: callers name fields that `new` located, two-byte aligned, mapped while `self` keeps its memory.
+        unsafe { AtomicU16::from_ptr(self.avail.add(index)) }
+    }
+
+    /// The 16-bit field at byte `offset` of the used ring.
+    #[inline]
+    fn used_field(&self, offset: usize) -> &AtomicU16 {
+        // SAFETY: callers name even offsets of fields that `new` located, mapped while `self` keeps its memory.
+        unsafe { AtomicU16::from_ptr(self.used.add(offset).cast()) }
+    }
+}
+
+/// The host address of `bytes` bytes of a ring at `addr`, aligned both here and where the peer sees them.
+fn locate(
+    setup: &QueueSetup,
+    part: &'static str,
+    addr: u64,
+    bytes: usize,
+    align_bytes: usize,
+) -> Result<*mut u8, RingError> {
+    let guest = match setup.addresses.space {
+        AddressSpace::User => setup.memory.user_to_guest(addr),
+        AddressSpace::Guest => Some(addr),
+    };
+    let host = guest.and_then(|guest| setup.memory.window(guest)?.translate(guest, bytes as u64));
+    let host = host.ok_or(RingError::Unmapped { part, addr })?;
+    if !host.addr().is_multiple_of(align_bytes) {
+        return Err(RingError::Unaligned { part, addr, align_bytes });
+    }
+    Ok(host)
+}

@@ -1,0 +1,191 @@
+//! How does a guest's transmit queue become bursts?
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use frame::{BURST_FRAMES, Burst, DropReason, MAX_SEGMENTS, Offload, PushError, Segment};
+
+use super::chain::{Access, ChainError, Run};
+use super::header::{self, HEADER_BYTES, Source};
+use super::ring::{Head, Ring};
+use super::slot::QueueSlot;
+use crate::{PollReport, RxQueue};
+
+/// Runs of one chain: the frame's segments, and a header in a descriptor of its own.
+const MAX_RUNS: usize = MAX_SEGMENTS + 1;
+
+/// The switch's receive side of a guest's transmit queue.
+pub struct VirtioRx {
+    slot: Arc<QueueSlot>,
+    runs: Vec<Run>,
+    parts: Vec<Segment>,
+}
+
+// SAFETY: the runs are scratch for one chain and point to nothing between two calls of `poll`.
+unsafe impl Send for VirtioRx {}
+
+impl std::fmt::Debug for VirtioRx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VirtioRx").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+impl VirtioRx {
+    /// A queue that receives from whatever ring is in `slot`.
+    pub fn new(slot: Arc<QueueSlot>) -> Self {
+        Self { slot, runs: Vec::with_capacity(MAX_RUNS), parts: Vec::with_capacity(MAX_RUNS) }
+    }
+
+    /// Puts the frame of one chain into the burst and returns its bytes.
+    #[inline]
+    fn take(&mut self, ring: &mut Ring, head: &Head, burst: &mut Burst) -> Result<usize, DropReason> {
+        let header_bytes = ring.setup().features.header_bytes();
+        let len = head.first.len as usize;
+        if head.id.is_some()
+            && head.first.is_single_readable()
+            && len > header_bytes
+            && let Some(host) = ring.contiguous(&head.first)
+        {
+            let frame_len = len - header_bytes;
+            // SAFETY: `contiguous` gave `len` mapped bytes, and `len > header_bytes`; they stay mapped while the ring is
+            // locked, which it is until the burst has been cleared.
+            return unsafe {
+                let offload = read_offload(host, header_bytes, frame_len)?;
+                burst.push(host.add(header_bytes), frame_len, offload).map_err(reason)?;
+                Ok(frame_len)
+            };
+        }
+        self.take_scattered(ring, head, header_bytes, burst)
+    }
+
+    #[inline(never)]
+    fn take_scattered(
+        &mut self,
+        ring: &mut Ring,
+        head: &Head,
+        header_bytes: usize,
+        burst: &mut Burst,
+    ) -> Result<usize, DropReason> {
+        self.runs.clear();
+        let total = ring.walk(head, Access::Read, MAX_RUNS, &mut self.runs).map_err(|error| match error {
+            ChainError::Malformed => DropReason::BadDescriptor,
+            ChainError::TooLong => DropReason::TooManySegments,
+        })?;
+        if total <= header_bytes {
+            return Err(DropReason::BadDescriptor);
+        }
+        let mut header = [0; HEADER_BYTES];
+        let mut got = 0;
+        self.parts.clear();
+        for run in &self.runs {
+            let of_header = run.len.min(header_bytes - got);
+            // SAFETY: `walk` gave `run.len` mapped bytes, which stay mapped while the ring is locked, and that it is until
+            // the burst has been cleared.
+            unsafe {
+                copy_volatile(run.host, &mut header[got..got + of_header]);
+                if of_header < run.len {
+                    self.parts.push(Segment::new(run.host.add(of_header), run.len - of_header));
+                }
+            }
+            got += of_header;
+        }
+        let frame_len = total - header_bytes;
+        let offload = header::decode(&header, frame_len, Source::Guest)?;
+        // SAFETY: as above, for every part.
+        unsafe { burst.push_parts(&self.parts, offload) }.map_err(reason)?;
+        Ok(frame_len)
+    }
+}
+
+impl RxQueue for VirtioRx {
+    fn poll(&mut self, burst: &mut Burst, turn: &mut dyn FnMut(&mut Burst)) -> PollReport {
+        let mut report = PollReport::default();
+        let slot = Arc::clone(&self.slot);
+        let mut state = slot.lock();
+        let enabled = state.enabled;
+        let Some(ring) = state.sound_ring() else { return report };
+        let start = ring.position();
+        let taken = match ring.ready(start, BURST_FRAMES as u16) {
+            Ok(ready) => ready.min(BURST_FRAMES as u16),
+            Err(fault) => {
+                slot.break_ring(&mut state, fault);
+                return report;
+            }
+        };
+        if taken == 0 {
+            return report;
+        }
+        for offset in 0..taken {
+            let at = start.wrapping_add(offset);
+            let head = ring.head(at);
+            let result = if enabled { self.take(ring, &head, burst) } else { Err(DropReason::PortDown) };
+            match result {
+                Ok(bytes) => report.bytes += bytes as u64,
+                Err(reason) => report.drops.add(reason, 1),
+            }
+            ring.put_used(at, head.id, 0);
+        }
+        report.frames = burst.len() as u64;
+        if !burst.is_empty() {
+            turn(burst);
+            burst.clear();
+        }
+        if ring.publish(start.wrapping_add(taken)) {
+            state.notify();
+        }
+        report
+    }
+
+    fn arm(&mut self) -> bool {
+        self.slot.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.slot.disarm();
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        self.slot.fd()
+    }
+}
+
+/// What the header at `host` leaves to others. Reads each byte that it uses once.
+///
+/// # Safety
+/// `host` is valid for `header_bytes` (at least ten) bytes of reads.
+#[inline]
+unsafe fn read_offload(
+    host: *const u8,
+    header_bytes: usize,
+    frame_len: usize,
+) -> Result<Offload, DropReason> {
+    // SAFETY: a header has at least ten bytes.
+    let (flags, gso_type) = unsafe { (host.read_volatile(), host.add(1).read_volatile()) };
+    if header::is_plain(flags, gso_type) {
+        return Ok(Offload::NONE);
+    }
+    let mut header = [0; HEADER_BYTES];
+    // SAFETY: the caller's contract. What was read above is not used again.
+    unsafe { copy_volatile(host, &mut header[..header_bytes]) };
+    header::decode(&header, frame_len, Source::Guest)
+}
+
+/// Fills `to` from memory that may change meanwhile, reading each byte once.
+///
+/// # Safety
+/// `from` is valid for `to.len()` bytes of reads.
+unsafe fn copy_volatile(from: *const u8, to: &mut [u8]) {
+    for (offset, byte) in to.iter_mut().enumerate() {
+        // SAFETY: `offset < to.len()`.
+        *byte = unsafe { from.add(offset).read_volatile() };
+    }
+}
+
+/// A chain that cannot be a frame breaks the rules of virtio-net.
+#[cold]
+fn reason(error: PushError) -> DropReason {
+    match error {
+        PushError::Segments => DropReason::TooManySegments,
+        PushError::Full | PushError::Length => DropReason::BadDescriptor,
+    }
+}
