@@ -11,6 +11,7 @@ mod device;
 pub mod mem;
 pub mod offload;
 mod queue;
+pub mod tap;
 pub mod vhost_user;
 pub mod virtio;
 mod wait;

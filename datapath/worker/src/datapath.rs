@@ -209,11 +209,11 @@ impl Datapath {
     /// Forwards by `program` from now on: once this returns, every worker does.
     pub fn set_program(&self, program: Arc<Program>) {
         let mut control = self.control();
-        control.program = program.clone();
         self.all(|_| {
             let program = program.clone();
             move |worker: &mut Worker| worker.forwarder.switch.set_program(program)
         });
+        control.program = program;
     }
 
     /// The program that was set last.
