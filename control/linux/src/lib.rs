@@ -1,12 +1,91 @@
 //! How does the intent reach the Linux kernel? Network namespaces, netdevs, addresses, routes, bind mounts and files.
 //!
-//! [`Linux`] implements the `Kernel` trait of `reconcile`. It keeps no state: every call observes first, every change is
-//! idempotent, every error names the namespace or path, the device, and what to do about it.
+//! [`Linux`] implements [`reconcile::Kernel`]. It keeps no state: every call observes first, every change is idempotent,
+//! every error names the object and, where one is known, the remedy.
 //!
 //! **Invariant:** no thread but a short-lived one of its own ever enters a pod's namespace.
 #![forbid(unsafe_code)]
 mod device;
-mod error;
+mod files;
+mod mounts;
 mod netns;
 
-pub use error::LinuxError;
+use std::path::Path;
+
+use reconcile::Kernel;
+use reconcile::kernel::{KernelError, LinkConfig, LinkState, Ownership};
+
+use device::Device;
+use netns::Netns;
+
+/// The kernel that this process runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Linux;
+
+impl Kernel for Linux {
+    fn netns_exists(&self, netns: &Path) -> bool {
+        Netns::open(netns).is_ok()
+    }
+
+    fn link(&self, netns: &Path, name: &str) -> Result<Option<LinkState>, KernelError> {
+        Netns::open(netns)?.netlink(async |handle| match Device::find(&handle, netns, name).await? {
+            Some(device) => device.state().await.map(Some),
+            None => Ok(None),
+        })
+    }
+
+    fn configure_link(&self, netns: &Path, config: &LinkConfig) -> Result<(), KernelError> {
+        Netns::open(netns)?
+            .netlink(async |handle| Device::get(&handle, netns, &config.name).await?.configure(config).await)
+    }
+
+    fn delete_link(&self, netns: &Path, name: &str) -> Result<(), KernelError> {
+        // With the namespace went its devices.
+        let Ok(open) = Netns::open(netns) else { return Ok(()) };
+        open.netlink(async |handle| match Device::find(&handle, netns, name).await? {
+            // A device of another kind was there before us: an ADD that failed for its sake must not delete it.
+            Some(device) if device.is_tun() => device.delete().await,
+            _ => Ok(()),
+        })
+    }
+
+    fn make_dir(&self, path: &Path, ownership: Ownership) -> Result<(), KernelError> {
+        files::make_dir(path, ownership)
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+    }
+
+    fn remove_dir(&self, path: &Path) -> Result<(), KernelError> {
+        files::remove_dir(path)
+    }
+
+    fn bind_mount(&self, source: &Path, target: &Path) -> Result<(), KernelError> {
+        mounts::bind(source, target)
+    }
+
+    fn unmount(&self, target: &Path) -> Result<(), KernelError> {
+        mounts::unbind(target)
+    }
+
+    fn write_file(&self, path: &Path, content: &[u8], ownership: Ownership) -> Result<(), KernelError> {
+        files::write(path, content, ownership)
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), KernelError> {
+        files::remove(path)
+    }
+}
+
+/// The refusal to do `doing`, with a remedy where a person has one.
+fn refused(doing: String, error: &std::io::Error) -> KernelError {
+    use std::io::ErrorKind;
+    let remedy = match error.kind() {
+        ErrorKind::PermissionDenied => ": run the agent as root, or as the owner of the path",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ": make room on that file system",
+        ErrorKind::ReadOnlyFilesystem => ": choose a directory on a writable file system",
+        _ => "",
+    };
+    KernelError::Refused { doing, reason: format!("{error}{remedy}") }
+}
