@@ -6,9 +6,13 @@
 //!
 //! Everything a source claims about a frame is checked against the frame's private head before the first piece leaves:
 //! a claim that does not hold is [`DropReason::BadOffload`].
+mod headers;
 mod segment;
 mod sum;
+#[cfg(test)]
+mod tests;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
 
 use frame::{Checksum, DropReason, Gather, GsoKind, HEAD_BYTES, HEADROOM_BYTES, Offload};
@@ -55,14 +59,24 @@ impl Capabilities {
 #[derive(Debug, Clone)]
 pub struct Scratch {
     head: [u8; SCRATCH_BYTES],
+    fragment_id: u32,
 }
 
 /// A full head and the IPv6 fragment header that cutting may add.
-const SCRATCH_BYTES: usize = HEADROOM_BYTES + HEAD_BYTES + 8;
+const SCRATCH_BYTES: usize = HEADROOM_BYTES + HEAD_BYTES + wire::ipv6::FRAGMENT_HEADER_BYTES;
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self { head: [0; SCRATCH_BYTES] }
+        // Fragment identifications start where nobody can guess (RFC 7739 §5.3).
+        let fragment_id = RandomState::new().build_hasher().finish() as u32;
+        Self { head: [0; SCRATCH_BYTES], fragment_id }
+    }
+}
+
+impl Scratch {
+    fn next_fragment_id(&mut self) -> u32 {
+        self.fragment_id = self.fragment_id.wrapping_add(1);
+        self.fragment_id
     }
 }
 

@@ -1,0 +1,122 @@
+//! What are the headers of a frame that is to be cut? Read from its private head alone, so that nothing that was checked
+//! here can change later.
+
+use frame::{Checksum, Gather, Gso, GsoKind};
+use wire::checksum::{Sum, pseudo_v4, pseudo_v6};
+use wire::{EtherType, IpProtocol, ipv4, ipv6, tcp, udp, vlan};
+
+/// The IP header of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    V4 { id: u16 },
+    V6,
+}
+
+/// Where the parts of a frame lie, as offsets from its first byte.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Headers {
+    pub(super) family: Family,
+    pub(super) protocol: IpProtocol,
+    /// The IP header's first byte.
+    pub(super) ip: usize,
+    /// The transport header's first byte.
+    pub(super) transport: usize,
+    /// The transport payload's first byte, still in the head.
+    pub(super) payload: usize,
+    /// Behind the payload's last byte; Ethernet padding may follow.
+    pub(super) end: usize,
+    /// The sum over the addresses and the protocol.
+    pseudo: Sum,
+}
+
+impl Headers {
+    /// The headers of `frame`, if they are all in its head and are what `gso` and `checksum` claim them to be.
+    pub(super) fn parse(frame: &Gather<'_>, gso: Gso, checksum: Checksum) -> Option<Self> {
+        let head = frame.head();
+        let (ether_type, ip) = vlan::skip_tags(head).ok()?;
+        let mut headers = match ether_type {
+            EtherType::IPV4 => Self::parse_v4(head, ip)?,
+            EtherType::IPV6 => Self::parse_v6(head, ip)?,
+            _ => return None,
+        };
+        headers.payload = headers.transport + headers.transport_len(head)?;
+        let is_as_claimed = headers.payload <= headers.end
+            && headers.end <= frame.len()
+            && headers.is_kind(gso.kind)
+            && headers.is_summed_as(checksum);
+        is_as_claimed.then_some(headers)
+    }
+
+    fn parse_v4(head: &[u8], ip: usize) -> Option<Self> {
+        let view = ipv4::View::new(head.get(ip..)?).ok().filter(|view| !view.is_fragment())?;
+        Some(Self {
+            family: Family::V4 { id: view.id() },
+            protocol: view.protocol(),
+            ip,
+            transport: ip + view.header_len(),
+            payload: 0,
+            end: ip + usize::from(view.total_len()),
+            pseudo: pseudo_v4(view.source(), view.destination(), view.protocol(), 0),
+        })
+    }
+
+    fn parse_v6(head: &[u8], ip: usize) -> Option<Self> {
+        let view = ipv6::View::new(head.get(ip..)?).ok()?;
+        let upper = ipv6::walk(view.next_header(), &head[ip + ipv6::HEADER_BYTES..]).ok()?;
+        if upper.fragment.is_some() {
+            return None;
+        }
+        Some(Self {
+            family: Family::V6,
+            protocol: upper.protocol,
+            ip,
+            transport: ip + ipv6::HEADER_BYTES + upper.offset,
+            payload: 0,
+            end: ip + ipv6::HEADER_BYTES + usize::from(view.payload_len()),
+            pseudo: pseudo_v6(view.source(), view.destination(), upper.protocol, 0),
+        })
+    }
+
+    fn transport_len(&self, head: &[u8]) -> Option<usize> {
+        let bytes = head.get(self.transport..)?;
+        match self.protocol {
+            IpProtocol::TCP => Some(tcp::View::new(bytes).ok()?.header_len()),
+            IpProtocol::UDP => (bytes.len() >= udp::HEADER_BYTES).then_some(udp::HEADER_BYTES),
+            _ => None,
+        }
+    }
+
+    fn is_kind(&self, kind: GsoKind) -> bool {
+        match kind {
+            GsoKind::TcpV4 => self.protocol == IpProtocol::TCP && self.is_v4(),
+            GsoKind::TcpV6 => self.protocol == IpProtocol::TCP && !self.is_v4(),
+            GsoKind::UdpFragment | GsoKind::UdpSegment => self.protocol == IpProtocol::UDP,
+        }
+    }
+
+    fn is_summed_as(&self, checksum: Checksum) -> bool {
+        match checksum {
+            Checksum::Complete | Checksum::Valid => true,
+            Checksum::Partial { start, offset } => {
+                usize::from(start) == self.transport && usize::from(offset) == self.checksum_offset()
+            }
+        }
+    }
+
+    pub(super) fn is_v4(&self) -> bool {
+        matches!(self.family, Family::V4 { .. })
+    }
+
+    /// Where the checksum field lies in the transport header.
+    pub(super) fn checksum_offset(&self) -> usize {
+        match self.protocol {
+            IpProtocol::TCP => tcp::field::CHECKSUM.start,
+            _ => udp::field::CHECKSUM.start,
+        }
+    }
+
+    /// The pseudo header's sum for `len` bytes of transport header and payload.
+    pub(super) fn pseudo(&self, len: usize) -> Sum {
+        self.pseudo.add_word(len as u16)
+    }
+}
