@@ -1,5 +1,7 @@
 //! What is a descriptor, and which memory does a chain of them name? (virtio 1.2 §2.7.5)
 
+use frame::DropReason;
+
 /// The buffer goes on in the descriptor `next`.
 const F_NEXT: u16 = 1;
 /// The device writes this buffer.
@@ -101,6 +103,16 @@ pub(crate) enum ChainError {
     Malformed,
     /// It is scattered over more runs than a frame may have.
     TooLong,
+}
+
+impl ChainError {
+    /// How a frame of such a chain ends.
+    pub(crate) fn reason(self) -> DropReason {
+        match self {
+            Self::Malformed => DropReason::BadDescriptor,
+            Self::TooLong => DropReason::TooManySegments,
+        }
+    }
 }
 
 /// A contiguous piece of a chain's memory.

@@ -23,6 +23,13 @@ pub const MAX_RING_SIZE: u16 = 32768;
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
 /// The device wants no kick (`used.flags`).
 const USED_F_NO_NOTIFY: u16 = 1;
+/// Fields of the available ring, in halves.
+const AVAIL_FLAGS: usize = 0;
+const AVAIL_INDEX: usize = 1;
+const AVAIL_ENTRIES: usize = 2;
+/// Fields of the used ring, in bytes.
+const USED_FLAGS: usize = 0;
+const USED_INDEX: usize = 2;
 /// Bytes of `flags` and `idx`, before the entries of either ring.
 const INDICES_BYTES: usize = 4;
 const USED_ENTRY_BYTES: usize = 8;
@@ -164,9 +171,17 @@ impl Translate for Translator {
     }
 }
 
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("size", &self.size)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Ring {
-    /// A ring at the position that its used index tells: with chains given back in order and all of a burst at once,
-    /// that is where any earlier device side stopped, even if it was killed.
+    /// A ring at the position that its used index tells.
     pub(crate) fn new(setup: QueueSetup) -> Result<Self, RingError> {
         let size = setup.size;
         if !size.is_power_of_two() || size > MAX_RING_SIZE {
@@ -194,7 +209,7 @@ impl Ring {
             first_publish: true,
             setup,
         };
-        ring.position = ring.used_field(2).load(Ordering::Acquire);
+        ring.position = u16::from_le(ring.used_field(USED_INDEX).load(Ordering::Acquire));
         ring.avail_index = ring.position;
         Ok(ring)
     }
@@ -224,7 +239,7 @@ impl Ring {
         if known >= want {
             return Ok(known);
         }
-        let avail = self.avail_field(1).load(Ordering::Acquire);
+        let avail = u16::from_le(self.avail_field(AVAIL_INDEX).load(Ordering::Acquire));
         let from_position = avail.wrapping_sub(self.position);
         if from_position > self.size || avail.wrapping_sub(at) > from_position {
             return Err(RingError::AvailIndex { avail, position: self.position, size: self.size });
@@ -250,7 +265,7 @@ impl Ring {
         for offset in 0..ready {
             let slot = usize::from(at.wrapping_add(offset as u16) & (self.size - 1));
             // SAFETY: `slot < size`, and the available ring of `size` entries behind its two indices is mapped.
-            let id = u16::from_le(unsafe { self.avail.add(2 + slot).read_volatile() });
+            let id = u16::from_le(unsafe { self.avail.add(AVAIL_ENTRIES + slot).read_volatile() });
             self.batch[offset].id = (id < self.size).then_some(id);
         }
         for head in &mut self.batch[..ready] {
@@ -305,15 +320,16 @@ impl Ring {
             return false;
         }
         self.log_used(from, to);
-        self.used_field(2).store(to.to_le(), Ordering::Release);
+        self.used_field(USED_INDEX).store(to.to_le(), Ordering::Release);
         self.position = to;
         // The index must be visible before the driver's wish is read: §2.7.7.2, and the barrier §2.7.13.
         fence(Ordering::SeqCst);
         if !self.setup.features.has(Features::EVENT_IDX) {
-            return self.avail_field(0).load(Ordering::Relaxed) & AVAIL_F_NO_INTERRUPT == 0;
+            let flags = u16::from_le(self.avail_field(AVAIL_FLAGS).load(Ordering::Relaxed));
+            return flags & AVAIL_F_NO_INTERRUPT == 0;
         }
-        let event = self.avail_field(2 + usize::from(self.size)).load(Ordering::Relaxed);
-        let crossed = to.wrapping_sub(event).wrapping_sub(1) < to.wrapping_sub(from);
+        let event = self.avail_field(AVAIL_ENTRIES + usize::from(self.size)).load(Ordering::Relaxed);
+        let crossed = to.wrapping_sub(u16::from_le(event)).wrapping_sub(1) < to.wrapping_sub(from);
         std::mem::take(&mut self.first_publish) || crossed
     }
 
@@ -321,17 +337,24 @@ impl Ring {
     pub(crate) fn want_kicks(&mut self) -> bool {
         if self.setup.features.has(Features::EVENT_IDX) {
             let event = INDICES_BYTES + usize::from(self.size) * USED_ENTRY_BYTES;
-            self.used_field(event).store(self.position.to_le(), Ordering::Relaxed);
+            self.store_used_field(event, self.position);
         }
-        self.used_field(0).store(0, Ordering::Relaxed);
+        self.store_used_field(USED_FLAGS, 0);
         // The wish must be visible before the available index is read: §2.7.10.1.
         fence(Ordering::SeqCst);
-        u16::from_le(self.avail_field(1).load(Ordering::Acquire)) != self.position
+        u16::from_le(self.avail_field(AVAIL_INDEX).load(Ordering::Acquire)) != self.position
     }
 
-    /// Tells the driver that kicks are for nothing. With EVENT_IDX the event index simply stays behind.
+    /// Tells the driver that kicks are for nothing. With EVENT_IDX flags must be 0 and the event index simply stays
+    /// behind (§2.7.10).
     pub(crate) fn refuse_kicks(&mut self) {
-        self.used_field(0).store(USED_F_NO_NOTIFY.to_le(), Ordering::Relaxed);
+        let event_idx = self.setup.features.has(Features::EVENT_IDX);
+        self.store_used_field(USED_FLAGS, if event_idx { 0 } else { USED_F_NO_NOTIFY });
+    }
+
+    fn store_used_field(&self, offset: usize, value: u16) {
+        self.used_field(offset).store(value.to_le(), Ordering::Relaxed);
+        self.log_used_bytes(offset, size_of::<u16>());
     }
 
     /// Marks `len` bytes that the device wrote at guest address `addr`.
@@ -343,13 +366,21 @@ impl Ring {
     }
 
     fn log_used(&self, from: u16, to: u16) {
-        let Some(QueueLog { log, used_guest_addr: Some(addr) }) = &self.setup.log else { return };
-        log.mark(*addr, INDICES_BYTES as u64);
+        if self.setup.log.is_none() {
+            return;
+        }
+        self.log_used_bytes(0, INDICES_BYTES);
         let mut at = from;
         while at != to {
-            let slot = u64::from(at & (self.size - 1));
-            log.mark(addr.saturating_add(INDICES_BYTES as u64 + slot * 8), USED_ENTRY_BYTES as u64);
+            let slot = usize::from(at & (self.size - 1));
+            self.log_used_bytes(INDICES_BYTES + slot * USED_ENTRY_BYTES, USED_ENTRY_BYTES);
             at = at.wrapping_add(1);
+        }
+    }
+
+    fn log_used_bytes(&self, offset: usize, len: usize) {
+        if let Some(QueueLog { log, used_guest_addr: Some(addr) }) = &self.setup.log {
+            log.mark(addr.saturating_add(offset as u64), len as u64);
         }
     }
 

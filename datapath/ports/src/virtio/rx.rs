@@ -8,7 +8,7 @@ use frame::{BURST_FRAMES, Burst, DropReason, MAX_SEGMENTS, Offload, PushError, S
 use super::chain::{Access, ChainError, Run};
 use super::header::{self, HEADER_BYTES, Source};
 use super::ring::{Head, Ring};
-use super::slot::QueueSlot;
+use super::slot::{QueueSlot, State, signal};
 use crate::{PollReport, RxQueue};
 
 /// Runs of one chain: the frame's segments, and a header in a descriptor of its own.
@@ -67,10 +67,7 @@ impl VirtioRx {
         burst: &mut Burst,
     ) -> Result<usize, DropReason> {
         self.runs.clear();
-        let total = ring.walk(head, Access::Read, MAX_RUNS, &mut self.runs).map_err(|error| match error {
-            ChainError::Malformed => DropReason::BadDescriptor,
-            ChainError::TooLong => DropReason::TooManySegments,
-        })?;
+        let total = ring.walk(head, Access::Read, MAX_RUNS, &mut self.runs).map_err(ChainError::reason)?;
         if total <= header_bytes {
             return Err(DropReason::BadDescriptor);
         }
@@ -97,13 +94,22 @@ impl VirtioRx {
     }
 }
 
+/// A burst that borrows guest memory, until it is dropped: also when the turn panics.
+struct Loan<'a>(&'a mut Burst);
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
 impl RxQueue for VirtioRx {
     fn poll(&mut self, burst: &mut Burst, turn: &mut dyn FnMut(&mut Burst)) -> PollReport {
         let mut report = PollReport::default();
         let slot = Arc::clone(&self.slot);
-        let mut state = slot.lock();
-        let enabled = state.enabled;
-        let Some(ring) = state.sound_ring() else { return report };
+        let Some(mut state) = slot.lock_unless_changing() else { return report };
+        let State { stage, enabled, call, .. } = &mut *state;
+        let Some(ring) = stage.ring() else { return report };
         let start = ring.position();
         let taken = match ring.ready(start, BURST_FRAMES as u16) {
             Ok(ready) => ready.min(BURST_FRAMES as u16),
@@ -115,23 +121,24 @@ impl RxQueue for VirtioRx {
         if taken == 0 {
             return report;
         }
+        let loan = Loan(burst);
         for offset in 0..taken {
             let at = start.wrapping_add(offset);
             let head = ring.head(at);
-            let result = if enabled { self.take(ring, &head, burst) } else { Err(DropReason::PortDown) };
+            let result = if *enabled { self.take(ring, &head, loan.0) } else { Err(DropReason::PortDown) };
             match result {
                 Ok(bytes) => report.bytes += bytes as u64,
                 Err(reason) => report.drops.add(reason, 1),
             }
             ring.put_used(at, head.id, 0);
         }
-        report.frames = burst.len() as u64;
-        if !burst.is_empty() {
-            turn(burst);
-            burst.clear();
+        report.frames = loan.0.len() as u64;
+        if !loan.0.is_empty() {
+            turn(loan.0);
         }
+        drop(loan);
         if ring.publish(start.wrapping_add(taken)) {
-            state.notify();
+            signal(call.as_ref());
         }
         report
     }

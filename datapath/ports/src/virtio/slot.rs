@@ -1,16 +1,18 @@
 //! How does a transport change a queue while a worker polls it? Through its slot: one lock, taken once per burst.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::epoll;
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 
 use super::log::DirtyLog;
 use super::memory::GuestMemory;
 use super::ring::{QueueSetup, Ring, RingError};
+use super::tx::WriteScratch;
 
 /// Where a ring marks what it writes.
 #[derive(Debug, Clone)]
@@ -50,29 +52,50 @@ pub struct QueueSlot {
     state: Mutex<State>,
     /// A copy of "installed, enabled and sound" for [`QueueSlot::is_running`].
     running: AtomicBool,
+    /// Transports that wait for the lock. A worker that polls without pause would not let them have it otherwise.
+    changes: AtomicU32,
     /// Only for queues that a worker sleeps on.
     doorbell: Option<Doorbell>,
 }
 
 /// What the lock protects.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct State {
-    pub(crate) ring: Option<Ring>,
+    pub(crate) stage: Stage,
     pub(crate) enabled: bool,
-    fault: Option<RingError>,
+    pub(crate) call: Option<OwnedFd>,
+    /// For the one that sends.
+    pub(crate) scratch: WriteScratch,
     armed: bool,
     kick: Option<OwnedFd>,
-    call: Option<OwnedFd>,
     err: Option<OwnedFd>,
 }
 
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State")
-            .field("position", &self.ring.as_ref().map(Ring::position))
-            .field("enabled", &self.enabled)
-            .field("fault", &self.fault)
-            .finish_non_exhaustive()
+/// The ring's life.
+#[derive(Debug, Default)]
+pub(crate) enum Stage {
+    #[default]
+    Empty,
+    /// Boxed, so that moving the stage moves no heads.
+    Sound(Box<Ring>),
+    /// It has let go of the guest's memory already.
+    Broken { fault: RingError, position: u16 },
+}
+
+impl Stage {
+    /// The ring, if it works.
+    #[inline]
+    pub(crate) fn ring(&mut self) -> Option<&mut Ring> {
+        match self {
+            Stage::Sound(ring) => Some(ring),
+            Stage::Empty | Stage::Broken { .. } => None,
+        }
+    }
+
+    fn stop(&mut self, fault: RingError) {
+        if let Some(ring) = self.ring() {
+            *self = Stage::Broken { position: ring.position(), fault };
+        }
     }
 }
 
@@ -91,53 +114,54 @@ impl QueueSlot {
     }
 
     fn with(doorbell: Option<Doorbell>) -> Self {
-        Self { state: Mutex::default(), running: AtomicBool::new(false), doorbell }
+        Self {
+            state: Mutex::default(),
+            running: AtomicBool::new(false),
+            changes: AtomicU32::new(0),
+            doorbell,
+        }
     }
 
-    /// Starts the ring that `setup` describes in place of any other, at the position that its used index tells.
+    /// Starts the ring that `setup` describes in place of any other, at the position that its used index tells: with
+    /// chains given back in order and a burst at a time, that is where any device side stopped, even one that was killed.
     ///
     /// # Errors
     /// The setup makes no sense; the slot is empty then.
     pub fn install(&self, setup: QueueSetup) -> Result<(), RingError> {
-        let mut state = self.lock();
-        state.ring = None;
-        state.fault = None;
-        let result = Ring::new(setup).map(|mut ring| {
-            // A worker that sleeps since before this ring existed counts on being woken by it.
-            if state.armed {
-                ring.want_kicks();
-            } else {
-                ring.refuse_kicks();
-            }
-            state.ring = Some(ring);
-        });
+        let mut state = self.change();
+        state.stage = Stage::Empty;
+        let result = Ring::new(setup).map(|ring| state.start(ring));
         self.changed(&state);
         result
     }
 
     /// Stops the ring. Once this returns, none of its memory is in use and no frame of it is on its way.
     pub fn remove(&self) -> Option<RingPosition> {
-        let mut state = self.lock();
-        let ring = state.ring.take();
-        let fault = state.fault.take();
+        let mut state = self.change();
+        let stage = std::mem::take(&mut state.stage);
         self.changed(&state);
-        ring.map(|ring| RingPosition { next_avail: ring.position(), fault })
+        match stage {
+            Stage::Empty => None,
+            Stage::Sound(ring) => Some(RingPosition { next_avail: ring.position(), fault: None }),
+            Stage::Broken { fault, position } => {
+                Some(RingPosition { next_avail: position, fault: Some(fault) })
+            }
+        }
     }
 
     /// Stops the ring and forgets everything that its peer gave: the slot is as new.
     pub fn reset(&self) {
-        let mut state = self.lock();
-        let armed = state.armed;
+        let mut state = self.change();
         if let (Some(doorbell), Some(kick)) = (&self.doorbell, &state.kick) {
             doorbell.unwatch(kick.as_fd());
         }
-        *state = State { armed, ..State::default() };
+        *state = State { armed: state.armed, ..State::default() };
         self.changed(&state);
     }
 
     /// Lets frames pass, or not.
     pub fn set_enabled(&self, enabled: bool) {
-        let mut state = self.lock();
+        let mut state = self.change();
         state.enabled = enabled;
         self.changed(&state);
     }
@@ -147,8 +171,8 @@ impl QueueSlot {
     /// # Errors
     /// The descriptor cannot be waited for; the slot has no kick then.
     pub fn set_kick(&self, kick: Option<OwnedFd>) -> io::Result<()> {
-        let mut state = self.lock();
-        let old = std::mem::replace(&mut state.kick, None);
+        let mut state = self.change();
+        let old = state.kick.take();
         let Some(doorbell) = &self.doorbell else { return Ok(()) };
         if let Some(old) = &old {
             doorbell.unwatch(old.as_fd());
@@ -166,11 +190,11 @@ impl QueueSlot {
     /// # Errors
     /// The descriptor cannot be made non-blocking; the slot has no call then.
     pub fn set_call(&self, call: Option<OwnedFd>) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.change();
         state.call = None;
         state.call = call.map(non_blocking).transpose()?;
         // Whatever was published while nobody could be told.
-        state.notify();
+        signal(state.call.as_ref());
         Ok(())
     }
 
@@ -179,40 +203,48 @@ impl QueueSlot {
     /// # Errors
     /// The descriptor cannot be made non-blocking; the slot has no err then.
     pub fn set_err(&self, err: Option<OwnedFd>) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.change();
         state.err = None;
         state.err = err.map(non_blocking).transpose()?;
         Ok(())
     }
 
-    /// Marks what the ring writes in `log` from now on, or no longer. An empty slot is left as it is.
+    /// Marks what the ring writes in `log` from now on, or no longer. A slot without a ring is left as it is.
     pub fn set_log(&self, log: Option<QueueLog>) {
-        if let Some(ring) = &mut self.lock().ring {
+        if let Some(ring) = self.change().stage.ring() {
             ring.set_log(log);
         }
     }
 
     /// Lets the ring run on with another table of memory, in which it is looked up anew. Once this returns, the old
-    /// table is not in use. An empty slot is left as it is.
+    /// table is not in use. A slot without a sound ring is left as it is.
     ///
     /// # Errors
-    /// The ring does not lie in the new memory; it is stopped then, and [`QueueSlot::remove`] still tells its position.
+    /// The ring does not lie in the new memory; it is broken then, and [`QueueSlot::remove`] still tells its position.
     pub fn replace_memory(&self, memory: &Arc<GuestMemory>) -> Result<(), RingError> {
-        let state = self.lock();
-        let Some(ring) = &state.ring else { return Ok(()) };
+        let mut state = self.change();
+        let Some(ring) = state.stage.ring() else { return Ok(()) };
         let setup = QueueSetup { memory: Arc::clone(memory), ..ring.setup().clone() };
-        drop(state);
-        self.install(setup)
+        match Ring::new(setup) {
+            Ok(ring) => {
+                state.start(ring);
+                Ok(())
+            }
+            Err(fault) => {
+                self.break_ring(&mut state, fault.clone());
+                Err(fault)
+            }
+        }
     }
 
     /// What the slot does at the moment.
     pub fn state(&self) -> SlotState {
-        let state = self.lock();
-        match (&state.ring, &state.fault) {
-            (None, _) => SlotState::Empty,
-            (_, Some(fault)) => SlotState::Broken(fault.clone()),
-            _ if state.enabled => SlotState::Running,
-            _ => SlotState::Disabled,
+        let state = self.change();
+        match &state.stage {
+            Stage::Empty => SlotState::Empty,
+            Stage::Broken { fault, .. } => SlotState::Broken(fault.clone()),
+            Stage::Sound(_) if state.enabled => SlotState::Running,
+            Stage::Sound(_) => SlotState::Disabled,
         }
     }
 
@@ -222,14 +254,30 @@ impl QueueSlot {
         self.running.load(Ordering::Relaxed)
     }
 
+    /// The lock, for a worker.
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under the lock can only leave a burst unpublished, which the next one repeats.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The lock, for a worker that polls and can as well come back later; `None` while a transport wants it.
+    #[inline]
+    pub(crate) fn lock_unless_changing(&self) -> Option<MutexGuard<'_, State>> {
+        (self.changes.load(Ordering::Relaxed) == 0).then(|| self.lock())
+    }
+
+    /// The lock, for a transport.
+    fn change(&self) -> MutexGuard<'_, State> {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        let state = self.lock();
+        self.changes.fetch_sub(1, Ordering::Relaxed);
+        state
+    }
+
     /// After every change: tells those who do not hold the lock.
     fn changed(&self, state: &State) {
-        let running = state.ring.is_some() && state.enabled && state.fault.is_none();
+        let running = state.enabled && matches!(state.stage, Stage::Sound(_));
         self.running.store(running, Ordering::Relaxed);
         if let Some(doorbell) = &self.doorbell
             && state.armed
@@ -241,10 +289,8 @@ impl QueueSlot {
     /// Stops the ring because of `fault`, and tells the peer.
     #[cold]
     pub(crate) fn break_ring(&self, state: &mut State, fault: RingError) {
-        state.fault = Some(fault);
-        if let Some(err) = &state.err {
-            signal(err.as_fd());
-        }
+        state.stage.stop(fault);
+        signal(state.err.as_ref());
         self.changed(state);
     }
 
@@ -252,7 +298,7 @@ impl QueueSlot {
         let mut state = self.lock();
         state.armed = true;
         let polled = state.kick.is_none();
-        state.sound_ring().is_some_and(|ring| ring.want_kicks() || polled)
+        state.stage.ring().is_some_and(|ring| ring.want_kicks() || polled)
     }
 
     pub(crate) fn disarm(&self) {
@@ -260,7 +306,7 @@ impl QueueSlot {
         if !std::mem::take(&mut state.armed) {
             return;
         }
-        if let Some(ring) = state.sound_ring() {
+        if let Some(ring) = state.stage.ring() {
             ring.refuse_kicks();
         }
         if let Some(doorbell) = &self.doorbell {
@@ -274,17 +320,14 @@ impl QueueSlot {
 }
 
 impl State {
-    /// The ring, unless it broke.
-    #[inline]
-    pub(crate) fn sound_ring(&mut self) -> Option<&mut Ring> {
-        if self.fault.is_some() { None } else { self.ring.as_mut() }
-    }
-
-    /// Tells the driver that chains were used.
-    pub(crate) fn notify(&self) {
-        if let Some(call) = &self.call {
-            signal(call.as_fd());
+    fn start(&mut self, mut ring: Ring) {
+        // A worker that sleeps since before this ring existed counts on being woken by it.
+        if self.armed {
+            ring.want_kicks();
+        } else {
+            ring.refuse_kicks();
         }
+        self.stage = Stage::Sound(Box::new(ring));
     }
 }
 
@@ -317,23 +360,22 @@ impl Doorbell {
     }
 
     fn ring(&self) {
-        signal(self.own.as_fd());
+        signal(Some(&self.own));
     }
 
     /// Takes the events that have happened, so that the next sleep waits for new ones.
     fn silence(&self) {
-        let mut events = [const {
-            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }
-        }; 2];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut events = [const { MaybeUninit::uninit() }; 2];
         // At worst the next sleep ends at once.
-        let _ = epoll::wait(&self.set, &mut events[..], Some(&now));
+        let _ = epoll::wait(&self.set, &mut events, Some(&Timespec::default()));
     }
 }
 
 /// Adds one to an eventfd. A full counter or a dead peer loses nothing: it is readable already, or nobody reads.
-fn signal(fd: BorrowedFd<'_>) {
-    let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+pub(crate) fn signal(fd: Option<&OwnedFd>) {
+    if let Some(fd) = fd {
+        let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+    }
 }
 
 /// A worker writes to this descriptor of a peer and must not wait for it.

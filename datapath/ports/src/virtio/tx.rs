@@ -4,7 +4,7 @@
 //! partial frame is ever visible and a full ring costs nothing but the look.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use frame::{Burst, Checksum, DropReason, Gather, MAX_SEGMENTS, Offload};
 
@@ -12,7 +12,7 @@ use super::chain::{Access, Run};
 use super::features::Features;
 use super::header::{self, HEADER_BYTES};
 use super::ring::{Ring, RingError};
-use super::slot::{QueueSlot, State};
+use super::slot::{QueueSlot, State, signal};
 use crate::offload::{self, Capabilities, Scratch};
 use crate::{SendReport, TxQueue};
 
@@ -29,19 +29,18 @@ pub struct VirtioTx {
     slot: Arc<QueueSlot>,
     /// Takes over while the guest uses fewer queues.
     fallback: Option<Arc<QueueSlot>>,
-    scratch: Mutex<WriteScratch>,
 }
 
 impl VirtioTx {
     /// A queue that sends to whatever ring is in `slot`.
     pub fn new(slot: Arc<QueueSlot>) -> Self {
-        Self { slot, fallback: None, scratch: Mutex::default() }
+        Self { slot, fallback: None }
     }
 
     /// As [`VirtioTx::new`], but sends to `fallback` while `slot` does not run: a guest may use fewer queue pairs than
     /// the device has.
     pub fn with_fallback(slot: Arc<QueueSlot>, fallback: Arc<QueueSlot>) -> Self {
-        Self { fallback: Some(fallback), ..Self::new(slot) }
+        Self { slot, fallback: Some(fallback) }
     }
 
     fn running_slot(&self) -> &QueueSlot {
@@ -54,7 +53,7 @@ impl VirtioTx {
 
 /// Lists that one send at a time uses, kept so that nothing is allocated per frame.
 #[derive(Debug, Default)]
-struct WriteScratch {
+pub(crate) struct WriteScratch {
     runs: Vec<Run>,
     /// Each chain of the frame: id and bytes.
     chains: Vec<(Option<u16>, usize)>,
@@ -69,17 +68,13 @@ impl TxQueue for VirtioTx {
         let mut report = SendReport::default();
         let slot = self.running_slot();
         let mut state = slot.lock();
-        let State { enabled: true, .. } = *state else {
+        let State { stage, enabled, call, scratch, .. } = &mut *state;
+        let Some(ring) = stage.ring().filter(|_| *enabled) else {
             report.drops.add(DropReason::PortDown, frames.len() as u64);
             return report;
         };
-        let Some(ring) = state.sound_ring() else {
-            report.drops.add(DropReason::PortDown, frames.len() as u64);
-            return report;
-        };
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let capabilities = capabilities(ring.setup().features);
-        let WriteScratch { runs, chains, software } = &mut *scratch;
+        let WriteScratch { runs, chains, software } = scratch;
         let mut writer = Writer::new(ring, runs, chains);
         for index in frames {
             let index = usize::from(*index);
@@ -99,11 +94,10 @@ impl TxQueue for VirtioTx {
         }
         writer.publish();
         report.copied_bytes = writer.copied_bytes;
-        let (notify, fault) = (writer.notify, writer.fault.take());
-        if notify {
-            state.notify();
+        if writer.notify {
+            signal(call.as_ref());
         }
-        if let Some(fault) = fault {
+        if let Some(fault) = writer.fault {
             slot.break_ring(&mut state, fault);
         }
         report
@@ -244,12 +238,12 @@ impl<'a> Writer<'a> {
                 return Err(self.full());
             }
             let head = self.ring.head(at);
-            let Ok(bytes) = self.ring.walk(&head, Access::Write, MAX_RUNS, self.runs) else {
-                self.chains.push((head.id, 0));
+            let walked = self.ring.walk(&head, Access::Write, MAX_RUNS, self.runs);
+            self.chains.push((head.id, walked.unwrap_or(0)));
+            let bytes = walked.map_err(|error| {
                 self.give_back_empty();
-                return Err(DropReason::BadDescriptor);
-            };
-            self.chains.push((head.id, bytes));
+                error.reason()
+            })?;
             room += bytes;
             at = at.wrapping_add(1);
             if !self.mergeable && room < need {
