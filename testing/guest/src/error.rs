@@ -41,6 +41,12 @@ pub enum GuestError {
     /// The guest is not connected. Connect again.
     #[error("the guest is not connected")]
     Disconnected,
+    /// The switch that came back lacks features that the guest's rings are made for. Make a new guest.
+    #[error("the switch no longer offers {missing:?}")]
+    FeaturesGone {
+        /// What it lacks.
+        missing: crate::Features,
+    },
     /// The switch offers fewer queue pairs than the guest insists on.
     #[error("the switch offers {offered} queue pairs, {wanted} are wanted")]
     QueuePairs {

@@ -2,7 +2,7 @@
 //!
 //! The crate is the *frontend* side of the vhost-user protocol and a virtio network *driver* for split rings. Tests and
 //! the demo send and receive single frames with it ([`Guest`]); benchmarks drive a pair of ports at full rate with it
-//! ([`load`]). It shares no code with the switch's side of the rings, so that one cannot hide the other's mistakes, and it
+//! (`load`). It shares no code with the switch's side of the rings, so that one cannot hide the other's mistakes, and it
 //! can face any vhost-user backend.
 //!
 //! ```no_run
@@ -17,12 +17,18 @@
 //! ```
 #![allow(clippy::disallowed_methods, reason = "a guest has its own clock: deadlines of sends and receives")]
 
+mod connection;
 mod error;
 mod features;
 mod guest;
 mod header;
+mod memory;
+mod ring;
+mod rx;
+mod tx;
 
 pub use error::GuestError;
 pub use features::Features;
-pub use guest::{Builder, Guest, Listener, Notify, TxLayout};
+pub use guest::{Builder, Guest, Listener, Notify};
 pub use header::NetHeader;
+pub use tx::TxLayout;
