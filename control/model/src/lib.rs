@@ -1,4 +1,24 @@
-//! What are the nouns of the intent, and what makes each of them legal? No I/O, no Kubernetes.
+//! What are the nouns of the intent, and what makes each of them legal?
+//!
+//! `Spec -> validated`: a `...Spec` is what a person or a program wrote; the noun itself exists only checked. Every error
+//! names the object, the field and the remedy.
+//!
+//! **Invariant:** no I/O, no Kubernetes.
 #![forbid(unsafe_code)]
+mod attachment;
+mod file;
+mod mac;
+mod name;
+mod network;
+mod subnet;
 
+pub use attachment::{AttachmentId, PodRef, PortKind, UnknownPortKind};
+pub use file::{FileError, MAX_FILE_BYTES, Networks};
+pub use mac::station_address;
+pub use name::{ContainerId, IfName, NameError, NetworkName};
+pub use network::{
+    Dns, Invalid, MtuBytes, Network, NetworkError, NetworkSpec, RouteSpec, SocketCreator, VhostSocket,
+    VhostSocketSpec,
+};
+pub use subnet::{AddressRange, Subnet, SubnetError, SubnetSpec, successor};
 pub use wire::MacAddr;

@@ -1,0 +1,389 @@
+//! What is a network, and which fields of it make sense together?
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::{NameError, NetworkName, PortKind, Subnet, SubnetError, SubnetSpec};
+
+/// A network as a person writes it in the networks file.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NetworkSpec {
+    /// Its name: what a CNI configuration refers to.
+    pub name: String,
+    /// Where pods' addresses come from: one address of each family, taken from the first subnet of it that has one left.
+    /// None: a network without addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<SubnetSpec>,
+    /// The largest IP packet, in bytes.
+    #[serde(default = "default_mtu")]
+    pub mtu: u32,
+    /// Routes that pods get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteSpec>,
+    /// Name resolution, passed on to the runtime.
+    #[serde(default, skip_serializing_if = "Dns::is_empty")]
+    pub dns: Dns,
+    /// The VLAN of the network's pods; none: untagged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// The kind of interface pods get when they do not ask for one.
+    #[serde(default)]
+    pub port_kind: PortKind,
+    /// Queue pairs of each interface.
+    #[serde(default = "default_queues")]
+    pub queues: u32,
+    /// Pods may only send from the addresses they were given.
+    #[serde(default = "yes")]
+    pub port_security: bool,
+    /// Pods of the network do not reach each other, only others.
+    #[serde(default)]
+    pub isolated: bool,
+    /// Frames to unknown stations are sent to everybody.
+    #[serde(default = "yes")]
+    pub flood_unknown: bool,
+    /// Learned stations are forgotten after this long without a frame.
+    #[serde(default = "default_mac_age")]
+    pub mac_age_seconds: u32,
+    /// Stations the network may learn.
+    #[serde(default = "default_mac_limit")]
+    pub mac_limit: u32,
+    /// Stations one port may learn.
+    #[serde(default = "default_port_mac_limit")]
+    pub port_mac_limit: u32,
+    /// How vhost-user sockets are made.
+    #[serde(default)]
+    pub vhost_user: VhostSocketSpec,
+}
+
+/// A route as a person writes it (the CNI result's field names).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// The destination in CIDR notation.
+    pub dst: IpNet,
+    /// The next hop; none: the gateway of the first subnet of the family that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
+}
+
+/// Name resolution (CNI 1.1 §"ADD Success", `dns`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// Servers, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<IpAddr>,
+    /// The local domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Search domains, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// Options for the resolver.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+impl Dns {
+    /// True if nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How vhost-user sockets are made, as a person writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct VhostSocketSpec {
+    /// Who creates the socket.
+    #[serde(default)]
+    pub created_by: SocketCreator,
+    /// The owner of the socket and its directory: a user id on the node.
+    #[serde(default)]
+    pub uid: u32,
+    /// Their group id on the node.
+    #[serde(default)]
+    pub gid: u32,
+    /// The socket's permission bits as octal digits [default: "0660"].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// Who creates a vhost-user socket; the other one connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SocketCreator {
+    /// The switch listens.
+    #[default]
+    Switch,
+    /// The pod's program listens; the switch connects, and again for ever.
+    Pod,
+}
+
+/// How vhost-user sockets are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VhostSocket {
+    /// Who creates the socket.
+    pub created_by: SocketCreator,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The socket's permission bits.
+    pub mode: u32,
+}
+
+/// An MTU that an Ethernet device of the kernel takes: 68 (RFC 791) to 65521 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MtuBytes(u32);
+
+impl MtuBytes {
+    /// The MTU, if it is one of 68 to 65521.
+    pub fn new(bytes: u32) -> Option<Self> {
+        (68..=65_521).contains(&bytes).then_some(Self(bytes))
+    }
+
+    /// The number of bytes.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// Queue pairs that a port may have.
+const MAX_QUEUES: u32 = 64;
+/// Stations that a network may be allowed to learn.
+const MAX_STATIONS: u32 = 1 << 20;
+/// A week: longer than any station is quiet.
+const MAX_AGE_SECONDS: u32 = 7 * 24 * 3600;
+/// The smallest MTU that carries IPv6 (RFC 8200 §5).
+const MIN_MTU_IPV6: u32 = 1280;
+
+fn default_mtu() -> u32 {
+    1500
+}
+fn default_queues() -> u32 {
+    1
+}
+fn default_mac_age() -> u32 {
+    300
+}
+fn default_mac_limit() -> u32 {
+    4096
+}
+fn default_port_mac_limit() -> u32 {
+    64
+}
+fn yes() -> bool {
+    true
+}
+
+/// What is wrong with one field of a network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// The name is none.
+    #[error("name: {0}")]
+    Name(#[from] NameError),
+    /// A subnet's field.
+    #[error("subnets[{index}].{error}")]
+    Subnet {
+        /// Which one, from 0.
+        index: usize,
+        /// Why.
+        error: SubnetError,
+    },
+    /// Two subnets share addresses.
+    #[error("subnets[{index}].subnet: {subnet} overlaps {other}: remove one of them")]
+    Overlap {
+        /// The second one's place.
+        index: usize,
+        /// The second one.
+        subnet: IpNet,
+        /// The first one.
+        other: IpNet,
+    },
+    /// A number outside of its bounds.
+    #[error("{field}: {value} is out of bounds: choose {min} to {max}")]
+    OutOfBounds {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+        /// The least legal value.
+        min: u32,
+        /// The largest legal value.
+        max: u32,
+    },
+    /// The MTU is too small for the family.
+    #[error("mtu: {0} is too small for IPv6: choose at least {MIN_MTU_IPV6}, or remove the IPv6 subnets")]
+    MtuForIpv6(u32),
+    /// Bits behind the prefix of a route.
+    #[error("routes[{index}].dst: {dst} has bits set behind its prefix: write {network}", network = .dst.trunc())]
+    RouteHostBits {
+        /// Which one, from 0.
+        index: usize,
+        /// The destination.
+        dst: IpNet,
+    },
+    /// The gateway is of the other family.
+    #[error("routes[{index}].gw: {gw} is not of the family of {dst}: name a gateway of the same family")]
+    RouteFamily {
+        /// Which one, from 0.
+        index: usize,
+        /// The destination.
+        dst: IpNet,
+        /// The gateway.
+        gw: IpAddr,
+    },
+    /// No gateway is named, and no subnet has one.
+    #[error(
+        "routes[{index}].gw: {dst} needs a next hop: name it here, or give a subnet of its family a gateway"
+    )]
+    RouteGateway {
+        /// Which one, from 0.
+        index: usize,
+        /// The destination.
+        dst: IpNet,
+    },
+    /// Pods have no address that the route could be used with.
+    #[error("routes[{index}].dst: no subnet is of the family of {dst}: add one, or remove the route")]
+    RouteWithoutSubnet {
+        /// Which one, from 0.
+        index: usize,
+        /// The destination.
+        dst: IpNet,
+    },
+    /// Not octal permission bits.
+    #[error("vhostUser.mode: {0:?} are no permission bits: write octal digits in quotes, as in \"0660\"")]
+    Mode(String),
+}
+
+/// A spec that is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("network {network:?}: {invalid}")]
+pub struct NetworkError {
+    /// Its name, as written.
+    pub network: String,
+    /// What is wrong.
+    pub invalid: Invalid,
+}
+
+/// A checked network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    spec: NetworkSpec,
+    name: NetworkName,
+    subnets: Vec<Subnet>,
+    mtu: MtuBytes,
+    routes: Vec<(IpNet, IpAddr)>,
+    vhost_socket: VhostSocket,
+}
+
+impl Network {
+    /// Checks a spec.
+    ///
+    /// # Errors
+    /// The first field that is not legal.
+    pub fn new(spec: &NetworkSpec) -> Result<Self, NetworkError> {
+        Self::check(spec).map_err(|invalid| NetworkError { network: spec.name.clone(), invalid })
+    }
+
+    fn check(spec: &NetworkSpec) -> Result<Self, Invalid> {
+        let name = spec.name.parse()?;
+        let subnets = check_subnets(&spec.subnets)?;
+        let mtu = MtuBytes::new(spec.mtu).ok_or_else(|| out_of_bounds("mtu", spec.mtu, 68, 65_521))?;
+        if mtu.get() < MIN_MTU_IPV6 && subnets.iter().any(|subnet| subnet.net().addr().is_ipv6()) {
+            return Err(Invalid::MtuForIpv6(mtu.get()));
+        }
+        if let Some(vlan) = spec.vlan {
+            within("vlan", u32::from(vlan), 1, 4094)?;
+        }
+        within("queues", spec.queues, 1, MAX_QUEUES)?;
+        within("macAgeSeconds", spec.mac_age_seconds, 1, MAX_AGE_SECONDS)?;
+        within("macLimit", spec.mac_limit, 1, MAX_STATIONS)?;
+        within("portMacLimit", spec.port_mac_limit, 0, MAX_STATIONS)?;
+        let routes = check_routes(&spec.routes, &subnets)?;
+        let vhost_socket = check_socket(&spec.vhost_user)?;
+        Ok(Self { spec: spec.clone(), name, subnets, mtu, routes, vhost_socket })
+    }
+
+    /// As it was written: the fields that are legal by themselves (`vlan`, `queues`, limits, switches).
+    pub fn spec(&self) -> &NetworkSpec {
+        &self.spec
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &NetworkName {
+        &self.name
+    }
+
+    /// Where addresses come from, in order.
+    pub fn subnets(&self) -> &[Subnet] {
+        &self.subnets
+    }
+
+    /// The largest IP packet.
+    pub fn mtu(&self) -> MtuBytes {
+        self.mtu
+    }
+
+    /// The routes pods get: destination and next hop.
+    pub fn routes(&self) -> &[(IpNet, IpAddr)] {
+        &self.routes
+    }
+
+    /// How vhost-user sockets are made.
+    pub fn vhost_socket(&self) -> VhostSocket {
+        self.vhost_socket
+    }
+}
+
+fn out_of_bounds(field: &'static str, value: u32, min: u32, max: u32) -> Invalid {
+    Invalid::OutOfBounds { field, value, min, max }
+}
+
+fn within(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), Invalid> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(out_of_bounds(field, value, min, max)) }
+}
+
+fn check_subnets(specs: &[SubnetSpec]) -> Result<Vec<Subnet>, Invalid> {
+    let mut subnets: Vec<Subnet> = Vec::with_capacity(specs.len());
+    for (index, spec) in specs.iter().enumerate() {
+        let subnet = Subnet::new(spec).map_err(|error| Invalid::Subnet { index, error })?;
+        let net = subnet.net();
+        let overlaps = |other: &&Subnet| other.net().contains(&net) || net.contains(&other.net());
+        if let Some(other) = subnets.iter().find(overlaps) {
+            return Err(Invalid::Overlap { index, subnet: net, other: other.net() });
+        }
+        subnets.push(subnet);
+    }
+    Ok(subnets)
+}
+
+fn check_routes(specs: &[RouteSpec], subnets: &[Subnet]) -> Result<Vec<(IpNet, IpAddr)>, Invalid> {
+    let check = |(index, &RouteSpec { dst, gw }): (usize, &RouteSpec)| {
+        let same_family = |address: IpAddr| address.is_ipv4() == dst.addr().is_ipv4();
+        if dst != dst.trunc() {
+            return Err(Invalid::RouteHostBits { index, dst });
+        }
+        if let Some(gw) = gw.filter(|gw| !same_family(*gw)) {
+            return Err(Invalid::RouteFamily { index, dst, gw });
+        }
+        let mut family = subnets.iter().filter(|subnet| same_family(subnet.net().addr())).peekable();
+        if family.peek().is_none() {
+            return Err(Invalid::RouteWithoutSubnet { index, dst });
+        }
+        let gateway = gw.or_else(|| family.find_map(Subnet::gateway));
+        gateway.map(|gateway| (dst, gateway)).ok_or(Invalid::RouteGateway { index, dst })
+    };
+    specs.iter().enumerate().map(check).collect()
+}
+
+fn check_socket(spec: &VhostSocketSpec) -> Result<VhostSocket, Invalid> {
+    let text = spec.mode.as_deref().unwrap_or("0660");
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777);
+    let mode = mode.ok_or_else(|| Invalid::Mode(text.to_owned()))?;
+    Ok(VhostSocket { created_by: spec.created_by, uid: spec.uid, gid: spec.gid, mode })
+}
