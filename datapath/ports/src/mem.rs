@@ -111,7 +111,7 @@ pub fn open(spec: MemSpec) -> std::io::Result<(Device, MemPeer)> {
         retired: AtomicBool::new(false),
     });
     let rx =
-        shared.inward.iter().map(|lane| Box::new(MemRx::new(lane.clone())) as Box<dyn RxQueue>).collect();
+        shared.inward.iter().map(|lane| Box::new(MemRx(lane.clone())) as Box<dyn RxQueue>).collect();
     let tx = (0..queues).map(|_| Arc::new(MemTx(shared.clone())) as Arc<dyn TxQueue>).collect();
     Ok((Device { rx, tx, handle: Box::new(MemHandle(shared.clone())) }, MemPeer(shared)))
 }
@@ -158,32 +158,18 @@ impl MemPeer {
     }
 }
 
-struct MemRx {
-    lane: Arc<Lane>,
-    /// Keeps the lent frames' memory for the length of a burst.
-    lent: Vec<MemFrame>,
-}
-
-impl MemRx {
-    fn new(lane: Arc<Lane>) -> Self {
-        Self { lane, lent: Vec::with_capacity(frame::BURST_FRAMES) }
-    }
-}
+struct MemRx(Arc<Lane>);
 
 impl RxQueue for MemRx {
     fn poll(&mut self, burst: &mut Burst, turn: &mut dyn FnMut(&mut Burst)) -> PollReport {
         let mut report = PollReport::default();
-        {
-            let mut frames = self.lane.frames();
-            let batch = frames.len().min(frame::BURST_FRAMES);
-            self.lent.extend(frames.drain(..batch));
-        }
-        for frame in &self.lent {
-            // SAFETY: `lent` keeps the bytes, unmoved, until the burst is cleared below.
-            match unsafe { burst.push(frame.bytes.as_ptr(), frame.bytes.len(), frame.offload) } {
+        while !burst.is_full() {
+            let Some(MemFrame { bytes, offload }) = self.0.frames().pop_front() else { break };
+            let len = bytes.len() as u64;
+            match burst.push_owned(bytes, offload) {
                 Ok(()) => {
                     report.frames += 1;
-                    report.bytes += frame.bytes.len() as u64;
+                    report.bytes += len;
                 }
                 Err(_) => report.drops.add(DropReason::Malformed, 1),
             }
@@ -192,21 +178,20 @@ impl RxQueue for MemRx {
             turn(burst);
             burst.clear();
         }
-        self.lent.clear();
         report
     }
 
     fn arm(&mut self) -> bool {
         let mut counter = [0; 8];
         // EAGAIN is the usual case: nothing was signalled since the last time.
-        let _ = rustix::io::read(&self.lane.event, &mut counter);
-        !self.lane.frames().is_empty()
+        let _ = rustix::io::read(&self.0.event, &mut counter);
+        !self.0.frames().is_empty()
     }
 
     fn disarm(&mut self) {}
 
     fn fd(&self) -> Option<RawFd> {
-        Some(self.lane.event.as_raw_fd())
+        Some(self.0.event.as_raw_fd())
     }
 }
 
