@@ -20,10 +20,18 @@ impl Sum {
     /// Adds `bytes`.
     #[inline]
     #[must_use]
-    pub fn add_bytes(mut self, bytes: &[u8]) -> Self {
-        let sum = sum_words(bytes);
+    pub fn add_bytes(self, bytes: &[u8]) -> Self {
+        let (blocks, rest) = bytes.as_chunks();
+        self.add_blocks(blocks.iter().copied(), rest)
+    }
+
+    /// Adds `blocks`, then `rest`: for bytes that cannot be had as one slice. Up to 4 GiB.
+    #[inline]
+    #[must_use]
+    pub fn add_blocks(mut self, blocks: impl Iterator<Item = [u8; BLOCK_BYTES]>, rest: &[u8]) -> Self {
+        let sum = sum_words(blocks, rest);
         self.total += u64::from(if self.odd { sum.swap_bytes() } else { sum });
-        self.odd ^= bytes.len() % 2 == 1;
+        self.odd ^= rest.len() % 2 == 1;
         self
     }
 
@@ -67,26 +75,26 @@ fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// Bytes summed by one step of the main loop: wide enough for the compiler to use vectors.
-const BLOCK_BYTES: usize = 32;
+/// Bytes summed by one step of [`Sum::add_blocks`]: wide enough for the compiler to use vectors.
+pub const BLOCK_BYTES: usize = 32;
 
-/// The folded sum of `bytes` as big-endian words, the last one padded with zero.
-fn sum_words(bytes: &[u8]) -> u16 {
-    // Ones' complement sums do not depend on byte order but for a final swap, so native words are summed. Each lane
-    // takes 32-bit words: 2^32 of them would be needed to overflow it.
+/// The folded sum of `blocks` and `rest` as big-endian words, the last one padded with zero.
+#[inline]
+fn sum_words(blocks: impl Iterator<Item = [u8; BLOCK_BYTES]>, rest: &[u8]) -> u16 {
+    // Ones' complement sums do not depend on byte order but for a final swap, so native words are summed: 32-bit ones,
+    // of which a lane takes 2^32 before it overflows, and all lanes together 2^29 each.
     let mut lanes = [0_u64; BLOCK_BYTES / 4];
-    let mut blocks = bytes.chunks_exact(BLOCK_BYTES);
-    for block in &mut blocks {
-        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
-            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<4>().0) {
+            *lane += u64::from(u32::from_ne_bytes(*word));
         }
     }
-    let mut total: u64 = lanes.iter().map(|lane| u64::from(fold(*lane))).sum();
-    let mut pairs = blocks.remainder().chunks_exact(2);
-    for pair in &mut pairs {
-        total += u64::from(u16::from_ne_bytes([pair[0], pair[1]]));
+    let mut total: u64 = lanes.iter().sum();
+    let (pairs, last) = rest.as_chunks::<2>();
+    for pair in pairs {
+        total += u64::from(u16::from_ne_bytes(*pair));
     }
-    if let [last] = pairs.remainder() {
+    if let [last] = last {
         total += u64::from(u16::from_ne_bytes([*last, 0]));
     }
     u16::from_be(fold(total))

@@ -1,7 +1,8 @@
-//! How is a checksum summed over payload that is only borrowed? In blocks that are read once, straight from the source.
+//! How is a checksum summed over payload that is only borrowed? In blocks, each read once, straight
+//! from the source.
 
 use frame::{Gather, Segment};
-use wire::checksum::Sum;
+use wire::checksum::{BLOCK_BYTES, Sum};
 
 use super::Scratch;
 
@@ -28,22 +29,15 @@ pub(super) fn add_body(sum: Sum, frame: &Gather<'_>) -> Sum {
     frame.body().fold(sum, add_run)
 }
 
-/// Bytes read at once: a power of two that fits a few vector registers.
-const BLOCK_BYTES: usize = 128;
-
-fn add_run(mut sum: Sum, run: Segment) -> Sum {
-    let blocks = run.len() / BLOCK_BYTES;
-    for block in 0..blocks {
-        // SAFETY: a run of a gather is readable for its length as long as the gather lives (`Segment::new`), and
-        // `(block + 1) * BLOCK_BYTES <= run.len()`. An array of bytes has no alignment. The source may write meanwhile:
-        // the copy is then some mix of old and new bytes, each of which is a valid u8.
-        let bytes =
-            unsafe { run.base().add(block * BLOCK_BYTES).cast::<[u8; BLOCK_BYTES]>().read_unaligned() };
-        sum = sum.add_bytes(&bytes);
-    }
-    let rest = run.len() % BLOCK_BYTES;
-    let mut bytes = [0; BLOCK_BYTES];
+fn add_run(sum: Sum, run: Segment) -> Sum {
+    let (blocks, rest) = (run.len() / BLOCK_BYTES, run.len() % BLOCK_BYTES);
+    // SAFETY: a run of a gather is readable for its length as long as the gather lives (`Segment::new`), and
+    // `(block + 1) * BLOCK_BYTES <= run.len()`. An array of bytes has no alignment. The source may write meanwhile: what
+    // is read is then some mix of old and new bytes, each of which is a valid u8.
+    let read =
+        |block| unsafe { run.base().add(block * BLOCK_BYTES).cast::<[u8; BLOCK_BYTES]>().read_unaligned() };
+    let mut last = [0; BLOCK_BYTES];
     // SAFETY: the last `rest` bytes of the run, as readable as the others; `rest < BLOCK_BYTES`; the array is private.
-    unsafe { std::ptr::copy_nonoverlapping(run.base().add(blocks * BLOCK_BYTES), bytes.as_mut_ptr(), rest) };
-    sum.add_bytes(&bytes[..rest])
+    unsafe { std::ptr::copy_nonoverlapping(run.base().add(blocks * BLOCK_BYTES), last.as_mut_ptr(), rest) };
+    sum.add_blocks((0..blocks).map(read), &last[..rest])
 }
