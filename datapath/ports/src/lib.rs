@@ -8,8 +8,10 @@
 //! hang or grow memory.
 pub mod cycles;
 mod device;
+pub mod fault;
 pub mod mem;
 pub mod offload;
+pub mod pcap;
 mod queue;
 pub mod tap;
 pub mod vhost_user;

@@ -110,8 +110,7 @@ pub fn open(spec: MemSpec) -> std::io::Result<(Device, MemPeer)> {
         up: AtomicBool::new(true),
         retired: AtomicBool::new(false),
     });
-    let rx =
-        shared.inward.iter().map(|lane| Box::new(MemRx(lane.clone())) as Box<dyn RxQueue>).collect();
+    let rx = shared.inward.iter().map(|lane| Box::new(MemRx(lane.clone())) as Box<dyn RxQueue>).collect();
     let tx = (0..queues).map(|_| Arc::new(MemTx(shared.clone())) as Arc<dyn TxQueue>).collect();
     Ok((Device { rx, tx, handle: Box::new(MemHandle(shared.clone())) }, MemPeer(shared)))
 }
