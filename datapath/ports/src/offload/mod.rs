@@ -17,6 +17,8 @@ use std::ops::ControlFlow;
 
 use frame::{Checksum, DropReason, Gather, GsoKind, HEAD_BYTES, HEADROOM_BYTES, Offload};
 
+use segment::Cutter;
+
 /// The work that a device takes over from the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
@@ -110,7 +112,7 @@ pub fn soften(
         return Ok(emit(*frame, offload));
     }
     match (offload.gso, offload.checksum) {
-        (Some(gso), checksum) => segment::cut(frame, gso, checksum, capabilities, scratch, emit),
+        (Some(gso), checksum) => Cutter::new(frame, gso, checksum, capabilities)?.cut(scratch, emit),
         (None, Checksum::Partial { start, offset }) => {
             let head = sum::finish(frame, start, offset, scratch).ok_or(DropReason::BadOffload)?;
             Ok(emit(frame.with_head(head), Offload::NONE))

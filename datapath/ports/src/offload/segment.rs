@@ -20,28 +20,12 @@ pub(super) const MAX_PIECES: usize = 2048;
 
 type Emit<'e> = dyn FnMut(Gather<'_>, Offload) -> ControlFlow<()> + 'e;
 
-/// Cuts `frame` as `gso` says and gives the pieces to `emit`.
-pub(super) fn cut(
-    frame: &Gather<'_>,
+/// A large frame whose source's claims have been checked.
+pub(super) struct Cutter<'a> {
+    frame: &'a Gather<'a>,
     gso: Gso,
     checksum: Checksum,
-    capabilities: &Capabilities,
-    scratch: &mut Scratch,
-    emit: &mut Emit<'_>,
-) -> Result<ControlFlow<()>, DropReason> {
-    let headers = Headers::parse(frame, gso, checksum).ok_or(DropReason::BadOffload)?;
-    let cutter = Cutter { frame, headers, checksum, finishes_checksums: capabilities.checksum };
-    match gso.kind {
-        GsoKind::TcpV4 | GsoKind::TcpV6 | GsoKind::UdpSegment => cutter.segments(gso.size, scratch, emit),
-        GsoKind::UdpFragment => cutter.fragments(gso.size, scratch, emit),
-    }
-}
-
-/// A frame that is being cut.
-struct Cutter<'a> {
-    frame: &'a Gather<'a>,
     headers: Headers,
-    checksum: Checksum,
     /// The device finishes partial checksums.
     finishes_checksums: bool,
 }
@@ -67,16 +51,34 @@ fn pieces(payload: Range<usize>, size: usize) -> Result<impl Iterator<Item = Pie
     }))
 }
 
-impl Cutter<'_> {
-    /// Segments of TCP (RFC 9293) or datagrams of UDP, each complete with its own transport header.
-    fn segments(
+impl<'a> Cutter<'a> {
+    /// Checks what `gso` and `checksum` claim about `frame`.
+    pub(super) fn new(
+        frame: &'a Gather<'a>,
+        gso: Gso,
+        checksum: Checksum,
+        capabilities: &Capabilities,
+    ) -> Result<Self, DropReason> {
+        let headers = Headers::parse(frame, gso, checksum).ok_or(DropReason::BadOffload)?;
+        Ok(Self { frame, gso, checksum, headers, finishes_checksums: capabilities.checksum })
+    }
+
+    /// Cuts the frame and gives the pieces to `emit`.
+    pub(super) fn cut(
         &self,
-        size: u16,
         scratch: &mut Scratch,
         emit: &mut Emit<'_>,
     ) -> Result<ControlFlow<()>, DropReason> {
+        match self.gso.kind {
+            GsoKind::TcpV4 | GsoKind::TcpV6 | GsoKind::UdpSegment => self.segments(scratch, emit),
+            GsoKind::UdpFragment => self.fragments(scratch, emit),
+        }
+    }
+
+    /// Segments of TCP (RFC 9293) or datagrams of UDP, each complete with its own transport header.
+    fn segments(&self, scratch: &mut Scratch, emit: &mut Emit<'_>) -> Result<ControlFlow<()>, DropReason> {
         let headers = &self.headers;
-        let all = pieces(headers.payload..headers.end, usize::from(size))?;
+        let all = pieces(headers.payload..headers.end, usize::from(self.gso.size))?;
         scratch.head[..headers.payload].copy_from_slice(&self.frame.head()[..headers.payload]);
         for piece in all {
             let payload = self.frame.split(piece.range.start, piece.range.len());
@@ -98,19 +100,14 @@ impl Cutter<'_> {
     }
 
     /// Fragments of one UDP datagram, whose checksum covers all of them (RFC 791 §3.2, RFC 8200 §4.5).
-    fn fragments(
-        &self,
-        size: u16,
-        scratch: &mut Scratch,
-        emit: &mut Emit<'_>,
-    ) -> Result<ControlFlow<()>, DropReason> {
+    fn fragments(&self, scratch: &mut Scratch, emit: &mut Emit<'_>) -> Result<ControlFlow<()>, DropReason> {
         let headers = &self.headers;
         let adds_header = !headers.is_v4();
         // Nobody sends these behind extension headers, some of which would have to stay in front of the new one.
         if adds_header && headers.transport != headers.ip + ipv6::HEADER_BYTES {
             return Err(DropReason::BadOffload);
         }
-        let all = pieces(headers.transport..headers.end, usize::from(size & !7))?;
+        let all = pieces(headers.transport..headers.end, usize::from(self.gso.size & !7))?;
         let udp_checksum = self.datagram_checksum();
         let fragment_id = scratch.next_fragment_id();
         scratch.head[..headers.transport].copy_from_slice(&self.frame.head()[..headers.transport]);

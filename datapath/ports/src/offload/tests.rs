@@ -354,11 +354,13 @@ fn soften_as(packet: &Packet, change: impl FnOnce(&mut Vec<u8>, &mut Offload)) -
     soften_all(&bytes, &[], offload, &Capabilities::NONE)
 }
 
+type Lie = fn(&mut Vec<u8>, &mut Offload);
+
 #[test]
 fn claims_that_contradict_the_frame_are_bad_offload() {
     let packet = tcp_packet();
     assert_eq!(soften_as(&packet, |_, _| ()).unwrap().len(), 4);
-    let lies: [(&str, fn(&mut Vec<u8>, &mut Offload)); 9] = [
+    let lies: [(&str, Lie); 9] = [
         ("another family", |_, offload| offload.gso = gso(GsoKind::TcpV6, 1000)),
         ("another protocol", |_, offload| offload.gso = gso(GsoKind::UdpSegment, 1000)),
         ("segments of nothing", |_, offload| offload.gso = gso(GsoKind::TcpV4, 0)),
