@@ -2,7 +2,7 @@
 //!
 //! The crate is the *frontend* side of the vhost-user protocol and a virtio network *driver* for split rings. Tests and
 //! the demo send and receive single frames with it ([`Guest`]); benchmarks drive a pair of ports at full rate with it
-//! (`load`). It shares no code with the switch's side of the rings, so that one cannot hide the other's mistakes, and it
+//! ([`load`]). It shares no code with the switch's side of the rings, so that one cannot hide the other's mistakes, and it
 //! can face any vhost-user backend.
 //!
 //! ```no_run
@@ -22,6 +22,7 @@ mod error;
 mod features;
 mod guest;
 mod header;
+pub mod load;
 mod memory;
 mod ring;
 mod rx;

@@ -71,6 +71,13 @@ impl Rx {
         rx
     }
 
+    /// Frames of `bytes`, header included, that fit into all buffers at once.
+    pub(crate) fn frames_of(&self, bytes: usize) -> u64 {
+        let room = self.chain * self.shape.buffer_bytes;
+        let chains = if self.shape.mergeable { bytes.div_ceil(room) } else { 1 };
+        u64::from(self.chains()) / chains as u64
+    }
+
     fn chains(&self) -> u16 {
         self.ring.size() / self.chain as u16
     }
