@@ -5,6 +5,7 @@
 //!   process's own user only (all with feature `grpc`).
 #![forbid(unsafe_code)]
 
+pub mod cni;
 #[cfg(feature = "grpc")]
 pub mod uds;
 
