@@ -30,3 +30,14 @@ fn ping_to_nobody_is_lost_and_ends() {
     let report = lab::ping(&a, Ipv4Addr::new(10, 9, 0, 77), 2, Duration::from_millis(50)).unwrap();
     assert_eq!((report.sent, report.lost()), (2, 2));
 }
+
+#[test]
+fn iperf3_measures_a_veth_pair() {
+    if !lab::require("iperf3_measures_a_veth_pair", lab::program("iperf3")) {
+        return;
+    }
+    let (a, b) = veth_pair();
+    let to = Ipv4Addr::new(10, 9, 0, 2);
+    let gbps = lab::iperf3(&a, &b, to.into(), 16 * 1024, Duration::from_millis(300)).unwrap();
+    assert!(gbps > 0.0);
+}
