@@ -1,14 +1,22 @@
 //! What would happen to a frame, in words?
 
-use frame::DropReason;
+use frame::{DropReason, HEAD_BYTES};
+use wire::EtherType;
 
+use crate::actions::{Actions, Output};
+use crate::key::{Field, class, ip, mac};
 use crate::outputs::Egress;
-use crate::program::PortNo;
+use crate::parse::{Packet, Raw, parse};
+use crate::pipeline::{self, Scene, Walk};
+use crate::program::{PortNo, Program};
+use crate::stations::Effect;
+use crate::switch::Switch;
+use crate::time::Now;
 
 /// What one stage says about a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The stage: `parse`, `admit`, `security`, `learn`, `forward`, `output`.
+    /// The stage: `parse`, `admit`, `security`, `learn`, `forward`, `output`, `drop`.
     pub stage: &'static str,
     /// What it found, for people.
     pub sentence: String,
@@ -21,6 +29,105 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// Who would send it, and how.
     pub outputs: Vec<(PortNo, Egress)>,
-    /// Why it would end, if it would.
+    /// Why it would end, or the first reason why a port of a flood could not send it.
     pub drop: Option<DropReason>,
+}
+
+impl Switch {
+    /// Says in words what would happen to the frame `bytes` if it came in by `port` now. The same stages decide, and
+    /// nothing changes.
+    pub fn explain(&self, port: PortNo, bytes: &[u8], now: Now) -> Explanation {
+        let mut explanation = Explanation::default();
+        let Some(scene) = Scene::of(&self.program, port, &self.shared, now) else {
+            explanation.end(DropReason::NoNetwork);
+            return explanation;
+        };
+        let head = &bytes[..bytes.len().min(HEAD_BYTES)];
+        let mut packet = Packet::default();
+        if let Err(reason) = parse(Raw { head, frame_bytes: bytes.len(), gso: false, port }, &mut packet) {
+            explanation.end(reason);
+            return explanation;
+        }
+        let parsed = Step { stage: "parse", sentence: describe(&packet, bytes.len()) };
+        let scene = Scene { effect: Effect::DryRun, ..scene };
+        let mut walk = Walk::new(scene, &packet, head).with_trace(vec![parsed]);
+        let actions = pipeline::run(&mut walk);
+        explanation.steps = walk.into_trace();
+        explanation.list_outputs(&actions, (&packet, port, bytes.len()), &self.program);
+        explanation
+    }
+}
+
+impl Explanation {
+    fn end(&mut self, reason: DropReason) {
+        self.steps.push(Step { stage: "drop", sentence: reason.sentence().to_owned() });
+        self.drop.get_or_insert(reason);
+    }
+
+    fn list_outputs(&mut self, actions: &Actions, frame: (&Packet, PortNo, usize), program: &Program) {
+        let (packet, from, frame_bytes) = frame;
+        if let Output::Drop(reason) = actions.output {
+            return self.end(reason);
+        }
+        let name = |port: PortNo| program.spec().ports.get(&port).map_or("?", |spec| spec.name.as_str());
+        let bytes = packet.network_bytes(frame_bytes, None);
+        actions.for_each_output((packet, from, bytes), program, |port, egress| {
+            let (stage, sentence) = match egress {
+                Ok(egress) => {
+                    self.outputs.push((port, egress));
+                    ("output", format!("leaves by port {} ({}), {}", port.0, name(port), shape(egress)))
+                }
+                Err(reason) => {
+                    self.drop.get_or_insert(reason);
+                    ("drop", format!("not by port {} ({}): {}", port.0, name(port), reason.sentence()))
+                }
+            };
+            self.steps.push(Step { stage, sentence });
+        });
+    }
+}
+
+fn shape(egress: Egress) -> String {
+    match egress {
+        Egress::Plain => "as it is".to_owned(),
+        Egress::Tag(tci) => format!("tagged with VLAN {}", tci & 0xfff),
+        Egress::ServiceTag(tci) => format!("service-tagged with VLAN {}", tci & 0xfff),
+    }
+}
+
+/// What the parser saw, in a sentence.
+fn describe(packet: &Packet, frame_bytes: usize) -> String {
+    let key = &packet.key;
+    let mut words = format!(
+        "{frame_bytes} bytes from {} to {}",
+        mac(key.get(Field::SOURCE_MAC)),
+        mac(key.get(Field::DESTINATION_MAC))
+    );
+    if key.get(Field::TAG) != 0 {
+        words += &format!(", tagged with VLAN {}", packet.tci & 0xfff);
+    }
+    let addresses = || {
+        let read = |[high, low]: [Field; 2]| ip(key.get(high), key.get(low));
+        (read(Field::SOURCE_IP), read(Field::DESTINATION_IP))
+    };
+    let classes = key.get(Field::CLASS);
+    match EtherType(key.get(Field::ETHER_TYPE) as u16) {
+        EtherType::IPV4 | EtherType::IPV6 => {
+            let (from, to) = addresses();
+            words += &format!(": {from} to {to}, protocol {}", key.get(Field::PROTOCOL));
+        }
+        EtherType::ARP if classes & class::ARP != 0 => {
+            let (from, to) = addresses();
+            words += &format!(": ARP of {from} about {to}");
+        }
+        EtherType(other) => words += &format!(": EtherType {other:#06x}"),
+    }
+    if classes & class::TRANSPORT != 0 {
+        let (source, destination) = (key.get(Field::SOURCE_PORT), key.get(Field::DESTINATION_PORT));
+        words += &format!(", {source} to {destination}");
+    }
+    if classes & class::FRAGMENT != 0 {
+        words += ", a fragment";
+    }
+    words
 }

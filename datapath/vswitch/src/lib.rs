@@ -5,16 +5,23 @@
 //! **Invariant:** no I/O, no clock ([`Now`] is an argument), no log, no allocation per packet after warm-up.
 //! **Invariant:** control reaches the datapath only through a versioned [`Program`].
 #![forbid(unsafe_code)]
+mod actions;
+mod cache;
 mod explain;
+mod flows;
+mod key;
 mod outputs;
+mod parse;
+mod pipeline;
 pub mod program;
 mod stations;
 mod switch;
 mod time;
 
 pub use explain::{Explanation, Step};
+pub use flows::FlowView;
 pub use outputs::{Egress, Group, Outputs};
 pub use program::Program;
-pub use stations::{Shared, StationView};
-pub use switch::{FlowView, ProcessReport, Switch};
+pub use stations::{MAX_STATIONS, Shared, StationView};
+pub use switch::{ProcessReport, Switch};
 pub use time::Now;

@@ -1,6 +1,8 @@
 //! Who sends which frames of the burst?
 
 use frame::{BURST_FRAMES, Burst};
+use wire::vlan::Tci;
+use wire::{EtherType, ethernet, vlan};
 
 use crate::program::PortNo;
 
@@ -17,20 +19,16 @@ pub enum Egress {
     ServiceTag(u16),
 }
 
-/// Bytes of a tag, and of the two addresses in front of it.
-const TAG_BYTES: usize = 4;
-const ADDRESS_BYTES: usize = 12;
-
 impl Egress {
     /// Puts frame `frame` into this shape, just before the send. [`Egress::undo`] must follow.
     #[inline]
     pub fn apply(self, burst: &mut Burst, frame: usize) {
         let (tpid, tci) = match self {
             Self::Plain => return,
-            Self::Tag(tci) => (0x8100u16, tci),
-            Self::ServiceTag(tci) => (0x88a8, tci),
+            Self::Tag(tci) => (EtherType::VLAN, tci),
+            Self::ServiceTag(tci) => (EtherType::SERVICE_VLAN, tci),
         };
-        push_tag(burst, frame, tpid, tci);
+        push_tag(burst, frame, tpid, Tci(tci));
     }
 
     /// Takes frame `frame` back to the shape it had before [`Egress::apply`].
@@ -42,23 +40,23 @@ impl Egress {
     }
 }
 
-/// Inserts a tag behind the addresses. The headroom always holds it: the switch adds at most one.
-fn push_tag(burst: &mut Burst, frame: usize, tpid: u16, tci: u16) {
-    if let Some(head) = burst.grow_front(frame, TAG_BYTES)
-        && head.len() >= ADDRESS_BYTES + TAG_BYTES
+/// Puts a tag behind the addresses. The headroom always holds it: a frame has one tag of ours at most.
+#[inline]
+fn push_tag(burst: &mut Burst, frame: usize, tpid: EtherType, tci: Tci) {
+    if let Some(head) = burst.grow_front(frame, vlan::TAG_BYTES)
+        && head.len() >= vlan::TAG_BYTES + ethernet::HEADER_BYTES
     {
-        head.copy_within(TAG_BYTES..TAG_BYTES + ADDRESS_BYTES, 0);
-        head[12..14].copy_from_slice(&tpid.to_be_bytes());
-        head[14..16].copy_from_slice(&tci.to_be_bytes());
+        vlan::push_front(head, tpid, tci);
     }
 }
 
 /// Removes the tag behind the addresses.
+#[inline]
 pub(crate) fn pop_tag(burst: &mut Burst, frame: usize) {
     let head = burst.head_mut(frame);
-    if head.len() > ADDRESS_BYTES + TAG_BYTES {
-        head.copy_within(0..ADDRESS_BYTES, TAG_BYTES);
-        burst.shrink_front(frame, TAG_BYTES);
+    if head.len() >= vlan::TAG_BYTES + ethernet::HEADER_BYTES {
+        vlan::pop_front(head);
+        burst.shrink_front(frame, vlan::TAG_BYTES);
     }
 }
 

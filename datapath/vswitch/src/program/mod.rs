@@ -1,12 +1,20 @@
 //! What does the switch forward by? One immutable version; the only way from control into the datapath.
 //!
 //! `Spec -> Program`: the specs are passive data; [`Program::build`] checks them and derives what lookups need.
+//!
+//! Words: a *domain* is a network, or one VLAN of it: the ports that a flood reaches. A *transparent* network is one
+//! without VLANs: it carries tagged frames as they are.
+
+mod build;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use wire::MacAddr;
+
+pub use tables::Program;
+pub(crate) use tables::{Domain, DomainNo, Member, Network, Port, Security};
 
 /// A port's number in the datapath: assigned by control, stable while the port lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -40,7 +48,7 @@ pub enum VlanMode {
     Access(Option<VlanId>),
     /// Frames carry their tag outside. Untagged ones belong to `native`, or are dropped where there is none.
     Trunk {
-        /// The VLANs that the port carries; empty means all.
+        /// The VLANs that the port carries, beside `native`; empty means all.
         allowed: Vec<VlanId>,
         /// The VLAN of untagged frames, in both directions.
         native: Option<VlanId>,
@@ -73,9 +81,9 @@ pub struct PortSpec {
     pub network: NetworkNo,
     /// The VLANs it carries.
     pub vlan: VlanMode,
-    /// The stations behind it: known without learning.
+    /// The stations behind it: known without learning, in every VLAN that the port carries.
     pub macs: Vec<MacAddr>,
-    /// The addresses its stations may use as a source; meaningful with `port_security`.
+    /// The addresses its stations may use as a source; meaningful with `port_security`. Empty: any.
     pub ips: Vec<IpAddr>,
     /// Refuse frames whose source is not one of `macs` and `ips` (IPv6 link-local and unspecified sources derived from
     /// the MAC, DHCP's and duplicate address detection's, stay allowed).
@@ -84,9 +92,14 @@ pub struct PortSpec {
     pub mac_limit: u32,
     /// Never send to other isolated ports of the network.
     pub isolated: bool,
-    /// The largest IP packet that the port takes, in bytes.
+    /// The largest IP packet that the port takes, in bytes: [`MIN_MTU_BYTES`] to [`MAX_MTU_BYTES`].
     pub mtu_bytes: u32,
 }
+
+/// The smallest MTU of a port: what IPv4 asks of every link (RFC 791 §3.2).
+pub const MIN_MTU_BYTES: u32 = 68;
+/// The largest MTU of a port: the longest IPv4 packet.
+pub const MAX_MTU_BYTES: u32 = 65_535;
 
 /// Everything the switch forwards by, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -110,6 +123,32 @@ pub enum ProgramError {
         /// The network's number.
         network: u32,
     },
+    /// An object is filed under another number than its own.
+    #[error("{object:?} is number {own} but filed under {filed}")]
+    Misfiled {
+        /// The object's name.
+        object: String,
+        /// Its own number.
+        own: u32,
+        /// The number that it is filed under.
+        filed: u32,
+    },
+    /// A port's MTU is out of range.
+    #[error("port {port:?} has an MTU of {mtu_bytes} bytes: {MIN_MTU_BYTES} to {MAX_MTU_BYTES} are possible")]
+    Mtu {
+        /// The port's name.
+        port: String,
+        /// What it asks for.
+        mtu_bytes: u32,
+    },
+    /// A port lists an address that no packet may have as its source.
+    #[error("port {port:?} lists {ip}, which is no station's address")]
+    NotASource {
+        /// The port's name.
+        port: String,
+        /// The address.
+        ip: IpAddr,
+    },
     /// A port lists a group or zero address as a station.
     #[error("port {port:?} lists {mac}, which is no station's address")]
     NotAStation {
@@ -128,34 +167,4 @@ pub enum ProgramError {
         /// The address.
         mac: MacAddr,
     },
-}
-
-/// One checked, immutable version of what the switch forwards by.
-#[derive(Debug, Clone)]
-pub struct Program {
-    spec: ProgramSpec,
-}
-
-impl Program {
-    /// Checks `spec` and derives the lookups.
-    ///
-    /// # Errors
-    /// The first object that contradicts another.
-    pub fn build(spec: ProgramSpec) -> Result<Arc<Program>, ProgramError> {
-        Ok(Arc::new(Program { spec }))
-    }
-
-    /// The spec that it was built from.
-    pub fn spec(&self) -> &ProgramSpec {
-        &self.spec
-    }
-
-    /// Its version.
-    pub fn version(&self) -> u64 {
-        self.spec.version
-    }
-    /// The stations that its ports list, with the port.
-    pub fn stations(&self) -> Vec<crate::StationView> {
-        Vec::new()
-    }
 }

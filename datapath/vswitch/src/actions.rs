@@ -1,0 +1,98 @@
+//! What is done with a frame, once it is known?
+
+use frame::{Burst, DropReason};
+
+use crate::outputs::{Egress, Outputs, pop_tag};
+use crate::parse::Packet;
+use crate::program::{DomainNo, PortNo, Program};
+use crate::switch::ProcessReport;
+
+/// The pipeline's decision on a key; what caches hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Actions {
+    /// The outer tag is cut off.
+    pub(crate) strip: bool,
+    /// The VLAN that the frame is in, 0 for none: the tag of ports that want one.
+    pub(crate) vlan: u16,
+    pub(crate) output: Output,
+}
+
+/// Where a frame goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    Drop(DropReason),
+    Port { port: PortNo, tagged: bool, mtu_bytes: u32 },
+    Flood { domain: DomainNo, sender_isolated: bool },
+}
+
+impl Actions {
+    pub(crate) fn drop(reason: DropReason) -> Self {
+        Self { strip: false, vlan: 0, output: Output::Drop(reason) }
+    }
+
+    /// The shape in which `packet` leaves by a port that wants frames tagged, or does not.
+    #[inline]
+    fn egress(&self, packet: &Packet, tagged: bool) -> Egress {
+        // A tag that was cut off leaves its priority and its type to the one put on.
+        let tci = packet.tci & 0xf000 | self.vlan;
+        match (tagged, packet.service_tag) {
+            (false, _) => Egress::Plain,
+            (true, false) => Egress::Tag(tci),
+            (true, true) => Egress::ServiceTag(tci),
+        }
+    }
+
+    /// Every port that is to send `packet`, which came in by `from`: with the shape, or why it cannot.
+    /// `network_bytes` is what its IP packet takes of an MTU.
+    #[inline]
+    pub(crate) fn for_each_output(
+        &self,
+        (packet, from, network_bytes): (&Packet, PortNo, usize),
+        program: &Program,
+        mut each: impl FnMut(PortNo, Result<Egress, DropReason>),
+    ) {
+        let mut offer = |port, tagged, mtu_bytes: u32| {
+            let fits = network_bytes <= mtu_bytes as usize;
+            each(port, if fits { Ok(self.egress(packet, tagged)) } else { Err(DropReason::TooBig) });
+        };
+        match self.output {
+            Output::Drop(_) => {}
+            Output::Port { port, tagged, mtu_bytes } => offer(port, tagged, mtu_bytes),
+            Output::Flood { domain, sender_isolated } => {
+                for member in program.domain(domain).receivers(sender_isolated) {
+                    if member.port != from {
+                        offer(member.port, member.tagged, member.mtu_bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries the decision out on frame `frame` of `burst`.
+    #[inline]
+    pub(crate) fn perform(
+        &self,
+        (burst, frame): (&mut Burst, usize),
+        (packet, from): (&Packet, PortNo),
+        program: &Program,
+        (out, report): (&mut Outputs, &mut ProcessReport),
+    ) {
+        if let Output::Drop(reason) = self.output {
+            return report.drops.add(reason, 1);
+        }
+        let bytes = packet.network_bytes(burst.frame_len(frame), burst.offload(frame).gso);
+        if self.strip {
+            pop_tag(burst, frame);
+        }
+        let mut ends = 0;
+        self.for_each_output((packet, from, bytes), program, |port, egress| {
+            ends += 1;
+            match egress {
+                Ok(egress) => out.push(port, egress, frame),
+                Err(reason) => report.drops.add(reason, 1),
+            }
+        });
+        // The pipeline decides on a flood only where there is somebody to receive it.
+        report.copies += u64::max(ends, 1) - 1;
+    }
+}

@@ -1,0 +1,134 @@
+//! What do the caches hold, in words?
+
+use std::fmt::Write as _;
+
+use wire::{EtherType, IpProtocol};
+
+use crate::actions::{Actions, Output};
+use crate::key::{Field, FlowKey, Mask, TAGGED, class, ip, mac};
+use crate::program::Program;
+use crate::switch::Switch;
+use crate::time::Now;
+
+/// A cached decision, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowView {
+    /// The bits that were looked at, in words.
+    pub matches: String,
+    /// What happens to the frames, in words.
+    pub actions: String,
+    /// Frames so far.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Milliseconds since the last one.
+    pub idle_ms: u64,
+}
+
+impl Switch {
+    /// Up to `limit` cached decisions, those with the most frames first. Walks the caches: for people, not for packets.
+    pub fn flows(&self, now: Now, limit: usize) -> Vec<FlowView> {
+        let mut decisions = self.cache.decisions();
+        decisions.sort_by_key(|(entry, _)| (std::cmp::Reverse(entry.frames), entry.key.0));
+        let view = |(entry, mask): &(crate::cache::Entry, Mask)| FlowView {
+            matches: describe_match(&entry.key, mask),
+            actions: entry.actions.describe(&self.program),
+            frames: entry.frames,
+            bytes: entry.bytes,
+            idle_ms: entry.idle_ms(now),
+        };
+        decisions.iter().take(limit).map(view).collect()
+    }
+
+    /// Cache entries held, of either kind.
+    pub fn flow_count(&self) -> usize {
+        self.cache.len()
+    }
+}
+
+impl Actions {
+    /// The actions in words.
+    pub(crate) fn describe(&self, program: &Program) -> String {
+        let mut words = match self.output {
+            Output::Drop(reason) => return format!("drop: {}", reason.label()),
+            Output::Port { port, .. } => format!("to port {}", port.0),
+            Output::Flood { domain, sender_isolated } => {
+                format!("flood to {} ports", program.domain(domain).receivers(sender_isolated).len())
+            }
+        };
+        if self.vlan != 0 {
+            let _ = write!(words, " in VLAN {}", self.vlan);
+        }
+        words
+    }
+}
+
+/// The bits of `key` that `mask` has, field by field.
+fn describe_match(key: &FlowKey, mask: &Mask) -> String {
+    let mut words = String::new();
+    let mut say = |name: &str, field: Field, show: &dyn Fn(u64) -> String| {
+        let bits = field.read(&mask.0);
+        if bits == 0 {
+            return;
+        }
+        let separator = if words.is_empty() { "" } else { " " };
+        let _ = write!(words, "{separator}{name}={}", show(key.get(field) & bits));
+        if bits != field.ones() {
+            let _ = write!(words, "/{}", show(bits));
+        }
+    };
+    let number = |value: u64| value.to_string();
+    let address = |value: u64| mac(value).to_string();
+    say("port", Field::IN_PORT, &number);
+    say("vlan", Field::TAG, &|tag| if tag == 0 { "none".to_owned() } else { (tag & !TAGGED).to_string() });
+    say("src", Field::SOURCE_MAC, &address);
+    say("dst", Field::DESTINATION_MAC, &address);
+    say("type", Field::ETHER_TYPE, &ether_type);
+    say("proto", Field::PROTOCOL, &protocol);
+    say("is", Field::CLASS, &classes);
+    say("sport", Field::SOURCE_PORT, &number);
+    say("dport", Field::DESTINATION_PORT, &number);
+    say("claims", Field::CLAIMED_MAC, &address);
+    for (name, [high, low]) in [("from", Field::SOURCE_IP), ("to", Field::DESTINATION_IP)] {
+        if high.read(&mask.0) | low.read(&mask.0) != 0 {
+            // A mask of 32 bits is an IPv4 address, of which only those were asked for.
+            let mapped = if high.read(&mask.0) == 0 { FlowKey::mapped(0) } else { 0 };
+            let _ = write!(words, " {name}={}", ip(key.get(high), key.get(low) | mapped));
+        }
+    }
+    words
+}
+
+fn ether_type(value: u64) -> String {
+    match EtherType(value as u16) {
+        EtherType::IPV4 => "ipv4".to_owned(),
+        EtherType::IPV6 => "ipv6".to_owned(),
+        EtherType::ARP => "arp".to_owned(),
+        EtherType(0) => "802.3".to_owned(),
+        EtherType(other) => format!("{other:#06x}"),
+    }
+}
+
+fn protocol(value: u64) -> String {
+    match IpProtocol(value as u8) {
+        IpProtocol::TCP => "tcp".to_owned(),
+        IpProtocol::UDP => "udp".to_owned(),
+        IpProtocol::SCTP => "sctp".to_owned(),
+        IpProtocol::ICMP => "icmp".to_owned(),
+        IpProtocol::ICMPV6 => "icmpv6".to_owned(),
+        IpProtocol(other) => other.to_string(),
+    }
+}
+
+fn classes(bits: u64) -> String {
+    let names = [
+        (class::FRAGMENT, "fragment"),
+        (class::LATER_FRAGMENT, "later-fragment"),
+        (class::TRANSPORT, "transport"),
+        (class::NEIGHBOR, "neighbour-discovery"),
+        (class::HIDDEN, "hidden"),
+        (class::ARP, "arp"),
+    ];
+    let set: Vec<&str> = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
+    if set.is_empty() { "plain".to_owned() } else { set.join("+") }
+}

@@ -1,0 +1,107 @@
+//! What is to happen to a frame that no cache knows?
+//!
+//! ```text
+//! admit -> security -> learn -> forward
+//! ```
+//!
+//! Stages are plain functions, one file each, over a [`Walk`]: the key's view, which records what they look at; the program;
+//! the stations; and, when somebody asks, the sentences of a trace. The same functions decide and explain.
+
+mod admit;
+mod forward;
+mod learn;
+mod security;
+
+use frame::DropReason;
+
+use crate::actions::Actions;
+use crate::cache::Derived;
+use crate::explain::Step;
+use crate::key::View;
+use crate::parse::Packet;
+use crate::program::{Network, Port, PortNo, Program};
+use crate::stations::{Dependence, Effect, Shared, Slot};
+use crate::time::Now;
+
+/// What a decision is made in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) shared: &'a Shared,
+    pub(crate) now: Now,
+    pub(crate) effect: Effect,
+    /// The port that the frame came in by.
+    pub(crate) ingress: &'a Port,
+    /// Its network.
+    pub(crate) network: &'a Network,
+}
+
+impl<'a> Scene<'a> {
+    /// The scene of frames that come in by `port`; `None` if it is in no network.
+    pub(crate) fn of(program: &'a Program, port: PortNo, shared: &'a Shared, now: Now) -> Option<Self> {
+        let ingress = program.port(port)?;
+        let network = program.network(ingress.network)?;
+        Some(Self { program, shared, now, effect: Effect::Commit, ingress, network })
+    }
+}
+
+/// One frame's walk through the stages.
+pub(crate) struct Walk<'a> {
+    pub(crate) scene: Scene<'a>,
+    packet: &'a Packet,
+    /// For the stage that reads beyond the key.
+    head: &'a [u8],
+    view: View<'a>,
+    /// What the decision depends on: the source's station, the destination's.
+    depends: [Dependence; 2],
+    /// Where the source's last frame is noted.
+    source: Slot,
+    /// False once something beyond the key was read: the decision is this frame's alone.
+    cacheable: bool,
+    /// The stages' sentences, if somebody wants them.
+    trace: Option<Vec<Step>>,
+}
+
+impl<'a> Walk<'a> {
+    /// The walk of the frame that `packet` and `head` are of.
+    pub(crate) fn new(scene: Scene<'a>, packet: &'a Packet, head: &'a [u8]) -> Self {
+        let view = View::new(&packet.key);
+        let (depends, source) = ([Dependence::NONE; 2], Slot::NONE);
+        Self { scene, packet, head, view, depends, source, cacheable: true, trace: None }
+    }
+
+    /// The same walk, whose stages say what they do.
+    pub(crate) fn with_trace(self, trace: Vec<Step>) -> Self {
+        Self { trace: Some(trace), ..self }
+    }
+
+    /// What the stages said.
+    pub(crate) fn into_trace(self) -> Vec<Step> {
+        self.trace.unwrap_or_default()
+    }
+
+    /// What the caches are to keep of the decision `actions`; `None` if it is this frame's alone.
+    pub(crate) fn derived(&self, actions: Actions) -> Option<Derived> {
+        let Self { depends, source, .. } = *self;
+        self.cacheable.then(|| Derived { actions, mask: self.view.mask(), depends, source })
+    }
+
+    /// Adds a sentence to the trace, if there is one.
+    fn say(&mut self, stage: &'static str, sentence: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(Step { stage, sentence: sentence() });
+        }
+    }
+}
+
+/// Decides on the frame of `walk`.
+pub(crate) fn run(walk: &mut Walk<'_>) -> Actions {
+    decide(walk).unwrap_or_else(Actions::drop)
+}
+
+fn decide(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
+    let admitted = admit::run(walk)?;
+    security::run(walk)?;
+    learn::run(walk, admitted);
+    forward::run(walk, admitted)
+}

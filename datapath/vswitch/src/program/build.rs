@@ -1,0 +1,170 @@
+//! Is a spec consistent, and what follows from it?
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use wire::MacAddr;
+
+use super::tables::{Carries, Security, VlanSet};
+use super::{
+    Domain, DomainNo, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec, Port, PortNo,
+    PortSpec, Program, ProgramError, ProgramSpec, VlanMode,
+};
+
+impl Program {
+    /// Checks `spec` and derives the lookups.
+    ///
+    /// # Errors
+    /// The first object that contradicts itself or another.
+    pub fn build(spec: ProgramSpec) -> Result<Arc<Program>, ProgramError> {
+        check_numbers(&spec)?;
+        let mut by_network: HashMap<NetworkNo, Vec<&PortSpec>> = HashMap::new();
+        for port in spec.ports.values() {
+            check_port(&spec, port)?;
+            by_network.entry(port.network).or_default().push(port);
+        }
+        let mut program = Program {
+            spec: ProgramSpec::default(),
+            ports: Vec::new(),
+            networks: HashMap::new(),
+            domains: Vec::new(),
+        };
+        for network in spec.networks.values() {
+            let specs = by_network.get(&network.number).map_or(&[][..], Vec::as_slice);
+            add_network(&mut program, network, specs)?;
+        }
+        program.spec = spec;
+        Ok(Arc::new(program))
+    }
+}
+
+fn check_numbers(spec: &ProgramSpec) -> Result<(), ProgramError> {
+    let networks = spec.networks.iter().map(|(filed, it)| (filed.0, it.number.0, &it.name));
+    let ports = spec.ports.iter().map(|(filed, it)| (u32::from(filed.0), u32::from(it.number.0), &it.name));
+    match networks.chain(ports).find(|(filed, own, _)| filed != own) {
+        Some((filed, own, name)) => Err(ProgramError::Misfiled { object: name.clone(), own, filed }),
+        None => Ok(()),
+    }
+}
+
+fn check_port(spec: &ProgramSpec, port: &PortSpec) -> Result<(), ProgramError> {
+    let name = || port.name.clone();
+    if !spec.networks.contains_key(&port.network) {
+        return Err(ProgramError::UnknownNetwork { port: name(), network: port.network.0 });
+    }
+    if !(MIN_MTU_BYTES..=MAX_MTU_BYTES).contains(&port.mtu_bytes) {
+        return Err(ProgramError::Mtu { port: name(), mtu_bytes: port.mtu_bytes });
+    }
+    if let Some(mac) = port.macs.iter().find(|mac| !mac.is_unicast()) {
+        return Err(ProgramError::NotAStation { port: name(), mac: *mac });
+    }
+    if let Some(ip) = port.ips.iter().find(|ip| !is_source(**ip)) {
+        return Err(ProgramError::NotASource { port: name(), ip: *ip });
+    }
+    Ok(())
+}
+
+fn is_source(ip: IpAddr) -> bool {
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !(ip.is_unspecified() || ip.is_multicast() || broadcast)
+}
+
+/// Adds a network with its ports, its domains and its stations to `program`.
+fn add_network(program: &mut Program, spec: &NetworkSpec, specs: &[&PortSpec]) -> Result<(), ProgramError> {
+    let transparent = specs.iter().all(|port| port.vlan == VlanMode::Access(None));
+    let ports: Vec<Port> = specs.iter().map(|port| derive_port(port, transparent)).collect();
+    let (named, unnamed) = add_domains(&mut program.domains, &ports);
+    let mut stations: HashMap<MacAddr, Vec<PortNo>> = HashMap::new();
+    for (port, port_spec) in ports.into_iter().zip(specs) {
+        let index = usize::from(port.number.0);
+        if program.ports.len() <= index {
+            program.ports.resize_with(index + 1, || None);
+        }
+        for mac in &port_spec.macs {
+            let claims = stations.entry(*mac).or_default();
+            let rivals = claims.iter().filter_map(|rival| program.port(*rival));
+            if let Some(rival) = rivals.into_iter().find(|rival| share_a_vlan(rival, &port, &named)) {
+                let first = specs.iter().find(|spec| spec.number == rival.number);
+                return Err(ProgramError::DuplicateStation {
+                    first: first.map(|spec| spec.name.clone()).unwrap_or_default(),
+                    second: port_spec.name.clone(),
+                    mac: *mac,
+                });
+            }
+            if claims.last() != Some(&port.number) {
+                claims.push(port.number);
+            }
+        }
+        program.ports[index] = Some(Box::new(port));
+    }
+    let network = Network {
+        number: spec.number,
+        flood_unknown: spec.flood_unknown,
+        mac_age_ms: spec.mac_age_ms,
+        mac_limit: spec.mac_limit,
+        named,
+        unnamed,
+        stations,
+    };
+    program.networks.insert(spec.number, network);
+    Ok(())
+}
+
+fn derive_port(spec: &PortSpec, transparent: bool) -> Port {
+    let number = |vlan: super::VlanId| vlan.get();
+    let carries = match &spec.vlan {
+        VlanMode::Access(vlan) => Carries::Access(vlan.map_or(0, number)),
+        VlanMode::Trunk { allowed, native } => {
+            Carries::Trunk { allowed: VlanSet::new(allowed), native: native.map(number) }
+        }
+    };
+    let security = || Security { macs: spec.macs.clone(), ips: spec.ips.clone() };
+    Port {
+        number: spec.number,
+        network: spec.network,
+        carries,
+        transparent,
+        isolated: spec.isolated,
+        security: spec.port_security.then(security),
+        mac_limit: spec.mac_limit,
+        mtu_bytes: spec.mtu_bytes,
+    }
+}
+
+/// Adds the domains of one network: one for each VLAN that a port names, and one for all others.
+fn add_domains(domains: &mut Vec<Domain>, ports: &[Port]) -> (HashMap<u16, DomainNo>, DomainNo) {
+    let named: BTreeSet<u16> = ports.iter().flat_map(|port| port.carries.named()).collect();
+    let unnamed = DomainNo(domains.len() as u32);
+    let first = domains.len() + 1;
+    domains.resize_with(first + named.len(), Domain::default);
+    let numbered: HashMap<u16, DomainNo> =
+        named.iter().enumerate().map(|(at, vlan)| (*vlan, DomainNo((first + at) as u32))).collect();
+    for port in ports {
+        let member = |vlan: u16| Member {
+            port: port.number,
+            tagged: port.tags(vlan),
+            mtu_bytes: port.mtu_bytes,
+            isolated: port.isolated,
+        };
+        if port.carries.all() {
+            domains[unnamed.0 as usize].push(member(VlanSet::UNNAMED));
+            named.iter().filter(|vlan| port.carries(**vlan)).for_each(|vlan| {
+                domains[numbered[vlan].0 as usize].push(member(*vlan));
+            });
+        } else {
+            port.carries.named().iter().for_each(|vlan| {
+                domains[numbered[vlan].0 as usize].push(member(*vlan));
+            });
+        }
+    }
+    domains[unnamed.0 as usize..].iter_mut().for_each(Domain::seal);
+    (numbered, unnamed)
+}
+
+/// True if some VLAN is carried by both ports.
+fn share_a_vlan(one: &Port, other: &Port, named: &HashMap<u16, DomainNo>) -> bool {
+    one.number != other.number
+        && (one.carries.all() && other.carries.all()
+            || named.keys().any(|vlan| one.carries(*vlan) && other.carries(*vlan)))
+}
