@@ -1,5 +1,5 @@
 //! The CNI executable.
 
 fn main() -> std::process::ExitCode {
-    millrace_cni::main()
+    millrace_cni::run(std::env::vars_os(), std::io::stdin().lock())
 }
