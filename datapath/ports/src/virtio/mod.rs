@@ -12,7 +12,9 @@
 //! used index alone therefore says where a ring stands.
 //! **Limit:** split rings only; no legacy byte order or layout but for the ten-byte header.
 mod chain;
-pub mod features;
+mod features;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod header;
 mod log;
 mod mapping;
@@ -20,6 +22,8 @@ mod memory;
 mod ring;
 mod rx;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod tx;
 
 pub use features::Features;

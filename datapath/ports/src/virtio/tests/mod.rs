@@ -1,0 +1,10 @@
+//! Tests of the device side, each against a driver whose every byte is the test's.
+
+mod differential;
+mod driver;
+mod header;
+mod hostile;
+mod memory;
+mod rx;
+mod slot;
+mod tx;
