@@ -1,6 +1,7 @@
 //! Which written rules hold? Each rule returns what breaks it; all are reported, then the task fails.
 mod directions;
 mod files;
+mod pages;
 
 use anyhow::{Result, bail};
 
@@ -8,6 +9,7 @@ use anyhow::{Result, bail};
 pub(crate) fn tidy() -> Result<()> {
     let mut broken = directions::broken()?;
     broken.extend(files::broken()?);
+    broken.extend(pages::broken()?);
     if broken.is_empty() {
         eprintln!("tidy: every rule holds");
         return Ok(());
