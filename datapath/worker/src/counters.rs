@@ -190,3 +190,36 @@ pub struct WorkerView {
     /// What it does now.
     pub mode: Mode,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drops(reason: DropReason, frames: u64) -> DropCounts {
+        let mut drops = DropCounts::default();
+        drops.add(reason, frames);
+        drops
+    }
+
+    #[test]
+    fn what_the_cells_of_two_ports_counted_balances_in_the_total() {
+        let [first, second] = [PortCells::default(), PortCells::default()];
+        first.received(5, 300, 2, &drops(DropReason::SamePort, 3));
+        let sent = SendReport { frames: 4, bytes: 240, copied_bytes: 9, drops: DropCounts::default() };
+        second.sent(&sent);
+        let mut total = first.read();
+        assert!(!total.is_balanced());
+        total.merge(&second.read());
+        assert!(total.is_balanced());
+        let expected = Counters {
+            rx_frames: 5,
+            rx_bytes: 300,
+            tx_frames: 4,
+            tx_bytes: 240,
+            copies: 2,
+            copied_bytes: 9,
+            drops: drops(DropReason::SamePort, 3),
+        };
+        assert_eq!(total, expected);
+    }
+}

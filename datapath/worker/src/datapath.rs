@@ -23,6 +23,9 @@ use crate::forward::{Exit, Forwarder};
 use crate::mailbox::{Inbox, Outbox, mailbox};
 use crate::turn::{Entry, Worker};
 
+/// Flows that one dump takes from a worker: it writes them between two turns, about a microsecond each.
+pub const MAX_FLOWS: usize = 1000;
+
 /// How a datapath is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -259,6 +262,8 @@ impl Datapath {
         // What the workers hand back is dropped here, so that no worker waits for a device to close.
         drop(self.all(|_| move |worker: &mut Worker| worker.leave(port)));
         control.removed.merge(&gone.counters());
+        // Deleting a netdev takes the kernel milliseconds: other ports need not wait for it.
+        drop(control);
         if removal == Removal::Retire {
             gone.handle.retire();
         }
@@ -319,9 +324,9 @@ impl Datapath {
         self.workers.iter().enumerate().map(view).collect()
     }
 
-    /// Up to `limit` entries of each worker's flow caches.
+    /// Up to `limit` entries of each worker's flow caches, and never more than [`MAX_FLOWS`].
     pub fn flows(&self, limit: usize) -> FlowDump {
-        let now = self.now();
+        let (now, limit) = (self.now(), limit.min(MAX_FLOWS));
         let dumps = self.all(|_| {
             move |worker: &mut Worker| {
                 let switch = &worker.forwarder.switch;

@@ -19,4 +19,6 @@ mod mailbox;
 mod turn;
 
 pub use counters::{Counters, Ledger, Mode, WorkerView};
-pub use datapath::{AddPortError, Config, Datapath, FlowDump, PortView, Removal, StartError, allowed_cpus};
+pub use datapath::{
+    AddPortError, Config, Datapath, FlowDump, MAX_FLOWS, PortView, Removal, StartError, allowed_cpus,
+};
