@@ -8,6 +8,7 @@ mod control;
 mod endpoint;
 mod error;
 mod features;
+pub mod fuzz;
 mod message;
 mod port;
 mod queues;

@@ -162,13 +162,11 @@ impl Session {
             return Err(Violation::Features(unknown).into());
         }
         self.features = features;
-        let negotiated = Features(features & Features::OFFERED.0);
-        let always_enabled = features & features::PROTOCOL_FEATURES == 0;
-        let ring_features_changed = negotiated != self.context.features;
-        self.context.features = negotiated;
-        self.context.always_enabled = always_enabled;
+        let before = (self.context.features, self.context.always_enabled);
+        self.context.features = Features(features & Features::OFFERED.0);
+        self.context.always_enabled = features & features::PROTOCOL_FEATURES == 0;
         self.update_log();
-        if ring_features_changed {
+        if before != (self.context.features, self.context.always_enabled) {
             self.place_all();
         }
         Ok(None)
