@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::memory::MemoryError;
+use super::sigbus::Guard;
 
 /// A shared, writable mapping of a peer's file, unmapped on drop.
 pub(crate) struct Mapping {
@@ -13,6 +14,8 @@ pub(crate) struct Mapping {
     mapped_bytes: usize,
     /// Where the bytes that were asked for start.
     start: usize,
+    /// Taken down before the mapping is.
+    guard: Option<Guard>,
 }
 
 // SAFETY: the mapping is an address range that this value alone unmaps; access through it is the user's business.
@@ -48,7 +51,8 @@ impl Mapping {
                 offset - start,
             )?
         };
-        Ok(Self { base: base.cast(), mapped_bytes, start: start as usize })
+        let base = base.cast();
+        Ok(Self { base, mapped_bytes, start: start as usize, guard: Some(Guard::new(base, mapped_bytes)) })
     }
 
     /// The first byte that was asked for.
@@ -56,10 +60,16 @@ impl Mapping {
         // SAFETY: `start` is less than one page of the mapping.
         unsafe { self.base.add(self.start) }
     }
+
+    /// True once the file was found to be shorter than the mapping; the bytes are all zero and nobody's since then.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::is_lost)
+    }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.guard = None;
         // SAFETY: `base..base + mapped_bytes` was mapped by `new`, is unmapped once, and whoever used it held this value.
         let result = unsafe { rustix::mm::munmap(self.base.cast(), self.mapped_bytes) };
         debug_assert!(result.is_ok(), "munmap: {result:?}");

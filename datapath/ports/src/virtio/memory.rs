@@ -207,6 +207,12 @@ impl GuestMemory {
         self.regions.iter().map(|region| region.spec.size_bytes).sum()
     }
 
+    /// True if a region's file was truncated while it was mapped: its bytes are zero since the first access to it, and
+    /// the peer has to give its memory anew.
+    pub fn is_lost(&self) -> bool {
+        self.regions.iter().any(|region| region.mapping.is_lost())
+    }
+
     /// The guest address behind the peer's own address `user_addr`.
     pub fn user_to_guest(&self, user_addr: u64) -> Option<u64> {
         self.regions.iter().find_map(|region| {

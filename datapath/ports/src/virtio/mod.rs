@@ -21,6 +21,7 @@ mod mapping;
 mod memory;
 mod ring;
 mod rx;
+mod sigbus;
 mod slot;
 #[cfg(test)]
 mod tests;

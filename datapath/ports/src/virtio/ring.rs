@@ -58,6 +58,9 @@ pub enum RingError {
         /// What it must be a multiple of.
         align_bytes: usize,
     },
+    /// The peer truncated the file behind its memory.
+    #[error("the guest's memory was taken away under the ring")]
+    MemoryLost,
     /// The driver's available index is more than a ring ahead, or went backwards.
     #[error("available index {avail} is impossible at position {position} of a ring of {size}")]
     AvailIndex {

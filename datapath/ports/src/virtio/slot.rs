@@ -94,6 +94,8 @@ impl Stage {
 
     fn stop(&mut self, fault: RingError) {
         if let Some(ring) = self.ring() {
+            // Zero pages instead of a ring look like many faults.
+            let fault = if ring.setup().memory.is_lost() { RingError::MemoryLost } else { fault };
             *self = Stage::Broken { position: ring.position(), fault };
         }
     }

@@ -357,6 +357,51 @@ fn what_was_checked_is_what_is_used_while_the_guest_rewrites_it() {
     assert_eq!(slot.state(), SlotState::Running);
 }
 
+/// A file that is truncated under us would be SIGBUS for the whole process.
+#[test]
+fn memory_file_that_is_truncated_breaks_its_own_ring_only() {
+    let mut victim = Driver::new(8, MODERN);
+    let (victim_slot, mut victim_rx) = victim.rx();
+    let (_, victim_tx) = victim.tx();
+    let mut other = Driver::new(8, MODERN);
+    let (other_slot, mut other_rx) = other.rx();
+    for driver in [&mut victim, &mut other] {
+        driver.desc(0, (DATA, 1512), 0, 0);
+        driver.offer(0);
+    }
+    let (slot, rx) = (victim_slot, &mut victim_rx);
+    assert_eq!(poll(rx).1.frames, 1);
+    victim.file.set_len(0).unwrap();
+    poll(rx);
+    assert_eq!(slot.state(), SlotState::Broken(RingError::MemoryLost));
+    assert!(victim.memory.is_lost());
+    send(&victim_tx, &[(pattern(60, 1), Offload::NONE)]);
+    assert_eq!(poll(&mut other_rx).1.frames, 1);
+    assert_eq!(other_slot.state(), SlotState::Running);
+    assert!(!other.memory.is_lost());
+}
+
+/// The body of a frame may vanish between its check and its copy.
+#[test]
+fn memory_file_that_is_truncated_in_mid_burst_costs_payload_only() {
+    let mut from = Driver::new(8, MODERN);
+    let mut to = Driver::new(8, MODERN);
+    let (_from_slot, mut rx) = from.rx();
+    let (_to_slot, tx) = to.tx();
+    from.write(DATA + 12, &[7; 2988]);
+    from.desc(0, (DATA, 3000), 0, 0);
+    from.offer(0);
+    to.desc(0, (DATA, 4096), WRITE, 0);
+    to.offer(0);
+    let report = rx.poll(&mut Burst::new(), &mut |burst| {
+        from.file.set_len(0).unwrap();
+        assert_eq!(crate::TxQueue::send(&tx, burst, &[0]).frames, 1);
+    });
+    assert_eq!(report.frames, 1);
+    assert_eq!(to.used(), [(0, 3000)]);
+    assert_eq!(to.read(DATA + 12 + 128, 2860), [0; 2860], "zero pages, and nobody else's bytes");
+}
+
 proptest! {
     /// Any bytes at all in the ring, polled and sent into: no panic, no hang, and every frame is accounted for.
     #[test]
