@@ -1,0 +1,82 @@
+//! What can be asked, and which module answers it?
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{agent, get, logging, output, switch, top, trace};
+
+const EXAMPLES: &str = "\
+Examples:
+  millrace switch --cpus 2,3                     run the datapath on two CPUs
+  millrace agent --networks networks.yaml        attach pods to the networks of a file
+  millrace get ports                             what is attached, and what moved
+  millrace get drops                             which packets ended here, and why
+  millrace trace --port POD/eth0 --to 10.1.0.7 --tcp 40000,80
+  millrace top                                   live rates";
+
+/// Accelerated container networking: a user-space switch for pods
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `info,reconcile=debug`
+    #[arg(long, value_name = "FILTER", env = "MILLRACE_LOG", default_value = "info", global = true)]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the switch: the process that moves the packets
+    Switch(switch::SwitchArgs),
+    /// Run the agent: the process that attaches pods and programs the switch
+    Agent(agent::AgentArgs),
+    /// Show ports, networks, attachments, flows, drops, workers or stations
+    Get(get::GetArgs),
+    /// Explain in words what would happen to a packet, without sending it
+    Trace(trace::TraceArgs),
+    /// Watch rates by port and the workers' CPU use
+    Top(top::TopArgs),
+    /// Print a shell's completion script
+    #[command(after_help = "Example:\n  source <(millrace completions bash)")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// What went wrong, and what to do about it.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
+    logging::start(&cli.log)?;
+    match cli.command {
+        Command::Switch(args) => switch::run(args),
+        Command::Agent(args) => asynchronous()?.block_on(agent::run(args)),
+        Command::Get(args) => asynchronous()?.block_on(get::run(&args)),
+        Command::Trace(args) => asynchronous()?.block_on(trace::run(&args)),
+        Command::Top(args) => asynchronous()?.block_on(top::run(&args)),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn asynchronous() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Runtime::new()?)
+}
+
+fn completions(shell: Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "millrace", &mut script);
+    output::print(&String::from_utf8_lossy(&script))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cli_when_checked_has_no_contradiction() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,16 @@
+//! What does a process tell while it runs? Changes of state, on stderr; packets are never logged.
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+/// Sends the log to stderr, filtered by `filter` (`info`, or `millrace=debug,reconcile=trace`).
+///
+/// # Errors
+/// The filter is no filter.
+pub(crate) fn start(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder()
+        .parse(filter)
+        .with_context(|| format!("--log {filter:?} is no filter: try `--log debug`"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    Ok(())
+}

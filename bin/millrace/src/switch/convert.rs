@@ -1,0 +1,147 @@
+//! How do the words of the socket become the datapath's, and back? A field that means nothing is an error that names it.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use local_api::switch_v1 as api;
+use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec, VlanId, VlanMode};
+use vswitch::{Explanation, StationView};
+use worker::{Counters, Mode, PortView, WorkerView};
+
+/// The network as the datapath knows it.
+pub(super) fn network(network: &api::Network) -> NetworkSpec {
+    NetworkSpec {
+        number: NetworkNo(network.number),
+        name: network.name.clone(),
+        flood_unknown: network.flood_unknown,
+        mac_age_ms: network.mac_age_ms,
+        mac_limit: network.mac_limit,
+    }
+}
+
+/// The port's number.
+///
+/// # Errors
+/// It is not one of 0 to 65535.
+pub(super) fn port_no(number: u32) -> Result<PortNo, String> {
+    u16::try_from(number).map(PortNo).map_err(|_| format!("port number {number} is larger than {}", u16::MAX))
+}
+
+/// The port's place in the forwarding.
+///
+/// # Errors
+/// The first field that means nothing.
+pub(super) fn port(port: &api::Port) -> Result<PortSpec, String> {
+    Ok(PortSpec {
+        number: port_no(port.number)?,
+        name: port.name.clone(),
+        network: NetworkNo(port.network),
+        vlan: vlan_mode(port.vlan.as_ref())?,
+        macs: parse_all("MAC", &port.macs)?,
+        ips: parse_all("IP address", &port.ips)?,
+        port_security: port.port_security,
+        mac_limit: port.mac_limit,
+        isolated: port.isolated,
+        mtu_bytes: port.mtu_bytes,
+    })
+}
+
+fn vlan_mode(vlan: Option<&api::Vlan>) -> Result<VlanMode, String> {
+    let Some(vlan) = vlan else { return Ok(VlanMode::Access(None)) };
+    let untagged = if vlan.untagged == 0 { None } else { Some(vlan_id(vlan.untagged)?) };
+    if !vlan.trunk {
+        return Ok(VlanMode::Access(untagged));
+    }
+    let allowed = vlan.allowed.iter().map(|id| vlan_id(*id)).collect::<Result<_, _>>()?;
+    Ok(VlanMode::Trunk { allowed, native: untagged })
+}
+
+fn vlan_id(id: u32) -> Result<VlanId, String> {
+    let id_or_none = u16::try_from(id).ok().and_then(VlanId::new);
+    id_or_none.ok_or_else(|| format!("VLAN {id} is not one of 1 to 4094"))
+}
+
+fn parse_all<T>(what: &str, texts: &[String]) -> Result<Vec<T>, String>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    texts.iter().map(|text| text.parse().map_err(|error| format!("{what} {text:?}: {error}"))).collect()
+}
+
+/// What moved, in the words of the socket.
+pub(super) fn counters(counters: &Counters) -> api::Counters {
+    let drops: HashMap<String, u64> =
+        counters.drops.iter().map(|(reason, frames)| (reason.label().to_owned(), frames)).collect();
+    api::Counters {
+        rx_frames: counters.rx_frames,
+        rx_bytes: counters.rx_bytes,
+        tx_frames: counters.tx_frames,
+        tx_bytes: counters.tx_bytes,
+        copies: counters.copies,
+        copied_bytes: counters.copied_bytes,
+        drops,
+    }
+}
+
+/// A port's state; `view` is `None` while its device could not be opened, for the reason `fault`.
+pub(super) fn port_state(port: &api::Port, view: Option<&PortView>, fault: Option<&str>) -> api::PortState {
+    let (link_up, link_detail) =
+        view.map_or((false, String::new()), |view| (view.link.up, view.link.detail.clone()));
+    api::PortState {
+        port: Some(port.clone()),
+        counters: view.map(|view| counters(&view.counters)),
+        link_up,
+        detail: fault.map_or(link_detail, str::to_owned),
+        workers: view.map(|view| numbers(&view.workers)).unwrap_or_default(),
+    }
+}
+
+/// A worker, in the words of the socket.
+pub(super) fn worker(view: &WorkerView) -> api::WorkerState {
+    api::WorkerState {
+        number: view.number as u32,
+        cpu: view.cpu as u32,
+        turns: view.turns,
+        frames: view.frames,
+        busy_cycles: view.busy_cycles,
+        idle_cycles: view.idle_cycles,
+        sleeps: view.sleeps,
+        cpu_time_ns: view.cpu_time_ns,
+        ports: view.ports.iter().map(|port| port.0.into()).collect(),
+        microflow_hits: view.microflow_hits,
+        megaflow_hits: view.megaflow_hits,
+        misses: view.misses,
+        mode: match view.mode {
+            Mode::Polling => "polling".into(),
+            Mode::Sleeping => "sleeping".into(),
+        },
+    }
+}
+
+fn numbers(numbers: &[usize]) -> Vec<u32> {
+    numbers.iter().map(|number| *number as u32).collect()
+}
+
+/// A station, in the words of the socket.
+pub(super) fn station(view: &StationView) -> api::Station {
+    api::Station {
+        network: view.network.0,
+        vlan: view.vlan.map_or(0, |vlan| vlan.get().into()),
+        mac: view.mac.to_string(),
+        port: view.port.0.into(),
+        configured: view.configured,
+        idle_ms: view.idle_ms,
+    }
+}
+
+/// An explanation, in the words of the socket.
+pub(super) fn explanation(explanation: Explanation) -> api::TraceResponse {
+    let step = |step: vswitch::Step| api::TraceStep { stage: step.stage.to_owned(), sentence: step.sentence };
+    api::TraceResponse {
+        steps: explanation.steps.into_iter().map(step).collect(),
+        out_ports: explanation.outputs.iter().map(|(port, _)| port.0.into()).collect(),
+        drop_reason: explanation.drop.map(|reason| reason.label().to_owned()).unwrap_or_default(),
+    }
+}
