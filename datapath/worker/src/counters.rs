@@ -96,6 +96,14 @@ impl PortCells {
         if copies > 0 {
             self.copies.add(copies);
         }
+        // One vectorised sum finds that nothing was dropped, sooner than a look at each reason.
+        if drops.total() > 0 {
+            self.dropped(drops);
+        }
+    }
+
+    #[cold]
+    fn dropped(&self, drops: &DropCounts) {
         for (reason, count) in drops.iter() {
             self.drops[reason as usize].add(count);
         }

@@ -16,9 +16,9 @@ mod counters;
 mod datapath;
 mod forward;
 mod mailbox;
+mod start;
 mod turn;
 
 pub use counters::{Counters, Ledger, Mode, WorkerView};
-pub use datapath::{
-    AddPortError, Config, Datapath, FlowDump, MAX_FLOWS, PortView, Removal, StartError, allowed_cpus,
-};
+pub use datapath::{AddPortError, Datapath, FlowDump, MAX_FLOWS, PortView, Removal};
+pub use start::{Config, StartError, allowed_cpus};
