@@ -43,13 +43,13 @@ pub(super) enum Violation {
     #[error("more than {MAX_FDS} descriptors in one message")]
     TooManyFds,
     /// A request that does not exist or whose feature was not offered.
-    #[error("request {0} is unknown or was not offered")]
+    #[error("{} is unknown or was not offered", request::name(*.0))]
     UnknownRequest(u32),
     /// The payload's size is not the request's.
-    #[error("request {request} has {bytes} bytes of payload")]
+    #[error("{} has {bytes} bytes of payload", request::name(*.request))]
     PayloadSize { request: u32, bytes: usize },
     /// Descriptors are missing or too many.
-    #[error("request {request} has {fds} descriptors")]
+    #[error("{} comes with {fds} descriptors", request::name(*.request))]
     FdCount { request: u32, fds: usize },
     /// A ring that the port does not have.
     #[error("ring {index} does not exist, the port has {rings}")]
@@ -168,44 +168,60 @@ pub(super) enum Message {
     GetStatus,
 }
 
-/// The request numbers, for requests and for replies.
+/// The request numbers, for requests and for replies, and their names.
 pub(super) mod request {
-    pub(in super::super) const GET_FEATURES: u32 = 1;
-    pub(in super::super) const SET_FEATURES: u32 = 2;
-    pub(in super::super) const SET_OWNER: u32 = 3;
-    pub(in super::super) const RESET_OWNER: u32 = 4;
-    pub(in super::super) const SET_MEM_TABLE: u32 = 5;
-    pub(in super::super) const SET_LOG_BASE: u32 = 6;
-    pub(in super::super) const SET_LOG_FD: u32 = 7;
-    pub(in super::super) const SET_VRING_NUM: u32 = 8;
-    pub(in super::super) const SET_VRING_ADDR: u32 = 9;
-    pub(in super::super) const SET_VRING_BASE: u32 = 10;
-    pub(in super::super) const GET_VRING_BASE: u32 = 11;
-    pub(in super::super) const SET_VRING_KICK: u32 = 12;
-    pub(in super::super) const SET_VRING_CALL: u32 = 13;
-    pub(in super::super) const SET_VRING_ERR: u32 = 14;
-    pub(in super::super) const GET_PROTOCOL_FEATURES: u32 = 15;
-    pub(in super::super) const SET_PROTOCOL_FEATURES: u32 = 16;
-    pub(in super::super) const GET_QUEUE_NUM: u32 = 17;
-    pub(in super::super) const SET_VRING_ENABLE: u32 = 18;
-    pub(in super::super) const SEND_RARP: u32 = 19;
-    pub(in super::super) const NET_SET_MTU: u32 = 20;
-    pub(in super::super) const SET_BACKEND_REQ_FD: u32 = 21;
-    pub(in super::super) const GET_CONFIG: u32 = 24;
-    pub(in super::super) const SET_CONFIG: u32 = 25;
-    pub(in super::super) const RESET_DEVICE: u32 = 34;
-    pub(in super::super) const GET_MAX_MEM_SLOTS: u32 = 36;
-    pub(in super::super) const ADD_MEM_REG: u32 = 37;
-    pub(in super::super) const REM_MEM_REG: u32 = 38;
-    pub(in super::super) const SET_STATUS: u32 = 39;
-    pub(in super::super) const GET_STATUS: u32 = 40;
+    macro_rules! requests {
+        ($($name:ident = $number:literal,)*) => {
+            $(pub(in super::super) const $name: u32 = $number;)*
+
+            /// What the protocol calls a request, or its number.
+            pub(super) fn name(request: u32) -> String {
+                match request {
+                    $($number => stringify!($name).to_owned(),)*
+                    unknown => format!("request {unknown}"),
+                }
+            }
+        };
+    }
+
+    requests! {
+        GET_FEATURES = 1,
+        SET_FEATURES = 2,
+        SET_OWNER = 3,
+        RESET_OWNER = 4,
+        SET_MEM_TABLE = 5,
+        SET_LOG_BASE = 6,
+        SET_LOG_FD = 7,
+        SET_VRING_NUM = 8,
+        SET_VRING_ADDR = 9,
+        SET_VRING_BASE = 10,
+        GET_VRING_BASE = 11,
+        SET_VRING_KICK = 12,
+        SET_VRING_CALL = 13,
+        SET_VRING_ERR = 14,
+        GET_PROTOCOL_FEATURES = 15,
+        SET_PROTOCOL_FEATURES = 16,
+        GET_QUEUE_NUM = 17,
+        SET_VRING_ENABLE = 18,
+        SEND_RARP = 19,
+        NET_SET_MTU = 20,
+        SET_BACKEND_REQ_FD = 21,
+        GET_CONFIG = 24,
+        SET_CONFIG = 25,
+        RESET_DEVICE = 34,
+        GET_MAX_MEM_SLOTS = 36,
+        ADD_MEM_REG = 37,
+        REM_MEM_REG = 38,
+        SET_STATUS = 39,
+        GET_STATUS = 40,
+    }
 }
 
 impl Message {
     /// The request that `header`, `payload` and `fds` make up.
     pub(super) fn decode(header: Header, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Self, Violation> {
         use request::*;
-        let mut body = Body { request: header.request, payload, fds };
+        let mut body = Body { request: header.request, payload, fds_given: fds.len(), fds };
         let message = match header.request {
             GET_FEATURES => Message::GetFeatures,
             SET_FEATURES => Message::SetFeatures(body.u64()?),
@@ -253,6 +269,7 @@ struct Body<'a> {
     request: u32,
     payload: &'a [u8],
     fds: Vec<OwnedFd>,
+    fds_given: usize,
 }
 
 impl<'a> Body<'a> {
@@ -264,8 +281,12 @@ impl<'a> Body<'a> {
         Ok(Fields(std::mem::take(&mut self.payload)))
     }
 
+    fn fd_count(&self) -> Violation {
+        Violation::FdCount { request: self.request, fds: self.fds_given }
+    }
+
     fn fd(&mut self) -> Result<OwnedFd, Violation> {
-        self.fds.pop().ok_or(Violation::FdCount { request: self.request, fds: 0 })
+        self.fds.pop().ok_or(self.fd_count())
     }
 
     fn u64(&mut self) -> Result<u64, Violation> {
@@ -306,7 +327,7 @@ impl<'a> Body<'a> {
         let mut fields = self.exactly(8 + regions * REGION_BYTES)?;
         fields.u64();
         if self.fds.len() != regions {
-            return Err(Violation::FdCount { request: self.request, fds: self.fds.len() });
+            return Err(self.fd_count());
         }
         Ok(self.fds.drain(..).map(|fd| (fields.region(), fd)).collect())
     }
@@ -338,7 +359,7 @@ impl<'a> Body<'a> {
     /// `message`, unless payload or descriptors are left that it does not have.
     fn finish(self, message: Message) -> Result<Message, Violation> {
         if !self.fds.is_empty() {
-            return Err(Violation::FdCount { request: self.request, fds: self.fds.len() });
+            return Err(self.fd_count());
         }
         if !self.payload.is_empty() {
             return Err(Violation::PayloadSize { request: self.request, bytes: self.payload.len() });

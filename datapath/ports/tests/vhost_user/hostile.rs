@@ -48,26 +48,30 @@ fn wrong_version_or_reply_when_received_is_refused() {
 
 #[test]
 fn wrong_payload_size_when_received_is_named() {
-    assert_reason(&message(SET_FEATURES, 0, &[0; 7]), 0, "request 2 has 7 bytes");
-    assert_reason(&message(GET_FEATURES, 0, &[0; 8]), 0, "request 1 has 8 bytes");
-    assert_reason(&message(SET_VRING_ADDR, 0, &[0; 32]), 0, "request 9 has 32 bytes");
+    assert_reason(&message(SET_FEATURES, 0, &[0; 7]), 0, "SET_FEATURES has 7 bytes");
+    assert_reason(&message(GET_FEATURES, 0, &[0; 8]), 0, "GET_FEATURES has 8 bytes");
+    assert_reason(&message(SET_VRING_ADDR, 0, &[0; 32]), 0, "SET_VRING_ADDR has 32 bytes");
     // One region is announced, none is there.
-    assert_reason(&message(SET_MEM_TABLE, 0, &[1, 0, 0, 0, 0, 0, 0, 0]), 0, "request 5 has 8 bytes");
-    assert_reason(&message(SET_MEM_TABLE, 0, &[0xff; 8]), 0, "request 5 has 8 bytes");
+    assert_reason(&message(SET_MEM_TABLE, 0, &[1, 0, 0, 0, 0, 0, 0, 0]), 0, "SET_MEM_TABLE has 8 bytes");
+    assert_reason(&message(SET_MEM_TABLE, 0, &[0xff; 8]), 0, "SET_MEM_TABLE has 8 bytes");
     assert_reason(
         &message(GET_CONFIG, 0, &[0, 0, 0, 0, 200, 0, 0, 0, 0, 0, 0, 0]),
         0,
-        "request 24 has 12 bytes",
+        "GET_CONFIG has 12 bytes",
     );
 }
 
 #[test]
 fn wrong_number_of_descriptors_when_received_is_named() {
-    assert_reason(&message(SET_VRING_KICK, 0, &[0; 8]), 0, "request 12 has 0 descriptors");
-    assert_reason(&message(SET_VRING_CALL, 0, &[0; 8]), 2, "request 13 has 1 descriptors");
-    assert_reason(&message(GET_FEATURES, 0, &[]), 1, "request 1 has 1 descriptors");
+    assert_reason(&message(SET_VRING_KICK, 0, &[0; 8]), 0, "SET_VRING_KICK comes with 0 descriptors");
+    assert_reason(&message(SET_VRING_CALL, 0, &[0; 8]), 2, "SET_VRING_CALL comes with 2 descriptors");
+    assert_reason(&message(GET_FEATURES, 0, &[]), 1, "GET_FEATURES comes with 1 descriptors");
     // The message says that no descriptor comes, and one comes.
-    assert_reason(&message(SET_VRING_KICK, 0, &0x100u64.to_ne_bytes()), 1, "request 12 has 1 descriptors");
+    assert_reason(
+        &message(SET_VRING_KICK, 0, &0x100u64.to_ne_bytes()),
+        1,
+        "SET_VRING_KICK comes with 1 descriptors",
+    );
     assert_reason(&message(GET_FEATURES, 0, &[]), 33, "more than 32 descriptors");
 }
 
@@ -79,7 +83,7 @@ fn descriptors_when_sent_with_the_payload_are_counted_too() {
     frontend.raw(&bytes[..14], &[event().as_fd()]).unwrap();
     frontend.raw(&bytes[14..], &[event().as_fd()]).unwrap();
     let reason = port.wait_for_parting();
-    assert!(reason.contains("request 2 has 2 descriptors"), "{reason}");
+    assert!(reason.contains("SET_FEATURES comes with 2 descriptors"), "{reason}");
 }
 
 #[test]

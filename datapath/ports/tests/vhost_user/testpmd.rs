@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use frame::Burst;
+use lab::{program, require};
 use ports::vhost_user::{Role, VhostUserControl, VhostUserSpec};
 use ports::{Device, DeviceHandle};
 
@@ -16,6 +17,8 @@ use super::support::{create_spec, forward, wait_for};
 
 /// Frames each way that are proof enough: each of testpmd's 32 has gone round many times.
 const ENOUGH: u64 = 2_000;
+/// For testpmd's 64 MiB.
+const HUGE_PAGES: u64 = 48;
 const QUEUE_PAIRS: u16 = 2;
 
 /// testpmd with two vhost-user ports. Killed with the test, however that ends.
@@ -52,7 +55,7 @@ impl Testpmd {
         let prefix = format!("--file-prefix={}", directory.file_name().unwrap().to_string_lossy());
         let memory: &[&str] = match memory {
             Memory::Memfd => &["--no-huge", "--iova-mode=va", "-m", "128"],
-            Memory::HugePages => &["--single-file-segments", "-m", "64"],
+            Memory::HugePages => &["--in-memory", "--single-file-segments", "-m", "64"],
         };
         let log = directory.join("testpmd.log");
         let output = std::fs::File::create(&log).unwrap();
@@ -89,18 +92,15 @@ impl Drop for Testpmd {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("testpmd said:\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+            explain(&format!("testpmd said:\n{}", std::fs::read_to_string(&self.log).unwrap_or_default()));
         }
     }
 }
 
-fn is_installed() -> bool {
-    let found =
-        Command::new("dpdk-testpmd").arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_err() {
-        eprintln!("SKIPPED: dpdk-testpmd is not installed");
-    }
-    found.is_ok()
+/// What a failed test needs to be understood.
+#[allow(clippy::print_stderr, reason = "shown with the test's failure")]
+fn explain(text: &str) {
+    eprintln!("{text}");
 }
 
 /// A thread that forwards between two devices, all queues both ways.
@@ -150,8 +150,19 @@ impl Drop for Patch {
         let joined = self.thread.take().map(JoinHandle::join);
         if std::thread::panicking() {
             let links = self.handles.each_ref().map(|handle| handle.link());
-            eprintln!("frames {:?}, links {links:?}, thread {joined:?}", self.counts());
+            explain(&format!("frames {:?}, links {links:?}, thread {joined:?}", self.counts()));
         }
+    }
+}
+
+/// The part "there are huge pages for testpmd".
+fn huge_pages() -> Result<(), String> {
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    let free = free.ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+    if free >= HUGE_PAGES {
+        Ok(())
+    } else {
+        Err(format!("{free} huge pages of 2 MiB are free, {HUGE_PAGES} are needed"))
     }
 }
 
@@ -163,8 +174,8 @@ fn open(control: &Arc<VhostUserControl>, directory: &Path, role: Option<Role>) -
     })
 }
 
-fn frames_go_round(role: Option<Role>, memory: Memory, queues: u16) {
-    if !is_installed() {
+fn frames_go_round(test: &str, role: Option<Role>, memory: Memory, queues: u16) {
+    if !require(test, program("dpdk-testpmd")) {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -186,32 +197,32 @@ fn frames_go_round(role: Option<Role>, memory: Memory, queues: u16) {
 
 #[test]
 fn testpmd_passes_frames_when_the_switch_makes_the_socket() {
-    frames_go_round(None, Memory::Memfd, 1);
+    frames_go_round("testpmd_passes_frames_when_the_switch_makes_the_socket", None, Memory::Memfd, 1);
 }
 
 #[test]
 fn testpmd_passes_frames_when_testpmd_makes_the_socket() {
-    frames_go_round(Some(Role::Connect), Memory::Memfd, 1);
+    let test = "testpmd_passes_frames_when_testpmd_makes_the_socket";
+    frames_go_round(test, Some(Role::Connect), Memory::Memfd, 1);
 }
 
 #[test]
 fn testpmd_passes_frames_with_two_queue_pairs() {
-    frames_go_round(None, Memory::Memfd, 2);
+    frames_go_round("testpmd_passes_frames_with_two_queue_pairs", None, Memory::Memfd, 2);
 }
 
 #[test]
 fn testpmd_passes_frames_from_huge_pages() {
-    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-    if free.ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(0) < 64 {
-        eprintln!("SKIPPED: fewer than 64 free huge pages of 2 MiB");
+    let test = "testpmd_passes_frames_from_huge_pages";
+    if !require(test, huge_pages()) {
         return;
     }
-    frames_go_round(None, Memory::HugePages, 1);
+    frames_go_round(test, None, Memory::HugePages, 1);
 }
 
 #[test]
 fn testpmd_resumes_when_the_switch_was_killed() {
-    if !is_installed() {
+    if !require("testpmd_resumes_when_the_switch_was_killed", program("dpdk-testpmd")) {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
