@@ -33,7 +33,8 @@ pub(super) mod protocol {
     pub(in super::super) const MTU: u64 = 1 << 4;
     /// SET_BACKEND_REQ_FD.
     pub(in super::super) const BACKEND_REQ: u64 = 1 << 5;
-    /// GET_CONFIG.
+    /// GET_CONFIG: the only way for a program without a hypervisor to learn its MAC address. QEMU, which assigns addresses
+    /// itself, warns at each connection that it makes no use of it.
     pub(in super::super) const CONFIG: u64 = 1 << 9;
     /// RESET_DEVICE.
     pub(in super::super) const RESET_DEVICE: u64 = 1 << 13;

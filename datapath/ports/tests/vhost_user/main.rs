@@ -2,5 +2,6 @@
 #![allow(missing_docs, reason = "tests")]
 mod hostile;
 mod lifecycle;
+mod qemu;
 mod support;
 mod testpmd;
