@@ -135,6 +135,12 @@ pub struct VhostSocket {
     pub mode: u32,
 }
 
+impl Default for VhostSocket {
+    fn default() -> Self {
+        Self { created_by: SocketCreator::Switch, uid: 0, gid: 0, mode: 0o660 }
+    }
+}
+
 /// An MTU that an Ethernet device of the kernel takes: 68 (RFC 791) to 65521 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MtuBytes(u32);

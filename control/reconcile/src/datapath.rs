@@ -1,5 +1,6 @@
 //! What does control ask of the switch? The rim that the agent implements over gRPC and tests fake.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec};
@@ -111,4 +112,10 @@ pub trait Datapath: Send + Sync {
     /// # Errors
     /// No answer, or the update as a whole is refused.
     fn apply(&self, update: &Update) -> Result<Applied, DatapathError>;
+
+    /// The ports that are open.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    fn ports(&self) -> Result<BTreeSet<PortNo>, DatapathError>;
 }

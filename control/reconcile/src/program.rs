@@ -1,0 +1,219 @@
+//! How does the switch come to forward by what is desired? The only bridge between control and the datapath.
+//!
+//! The switch holds a version; a change names the version it starts from. When that is not what the switch has (it
+//! restarted, or another agent spoke to it), everything is sent. Sending everything is always right: what is as it should
+//! be is left alone.
+
+use std::collections::BTreeSet;
+
+use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec, VlanId, VlanMode};
+
+use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, Update, VhostUserRole};
+use crate::desired::{Desired, Known};
+use crate::kernel::Ownership;
+use crate::record::Attachment;
+
+/// What is known of the switch.
+#[derive(Debug, Default)]
+pub(crate) struct Programmer {
+    // The version it has; 0: not known, everything is sent next.
+    version: u64,
+    instance: Option<String>,
+    // Ports that failed when everything was sent.
+    failed: BTreeSet<PortNo>,
+}
+
+/// Why a port is not as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// The switch as a whole.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// This port alone.
+    #[error("the switch cannot open port {port:?}: {reason}")]
+    Port {
+        /// The port's name.
+        port: String,
+        /// The switch's reason.
+        reason: String,
+    },
+}
+
+/// What a look at the switch found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Synced {
+    /// It has the program.
+    AsBefore,
+    /// It was sent everything. `restarted`: it is not the process that had it before.
+    Sent { restarted: bool, failed: Vec<(PortNo, String)> },
+}
+
+impl Programmer {
+    /// The process last spoken to, and the version it has.
+    pub(crate) fn known(&self) -> (Option<&str>, u64) {
+        (self.instance.as_deref(), self.version)
+    }
+
+    /// From the next call on, everything is sent.
+    pub(crate) fn distrust(&mut self) {
+        self.version = 0;
+    }
+
+    /// Ports that failed are tried again by the next [`Programmer::sync`].
+    pub(crate) fn retry_failed(&mut self) {
+        if !self.failed.is_empty() {
+            self.distrust();
+        }
+    }
+
+    /// Looks whether the switch has the program, and sends it everything if not.
+    pub(crate) fn sync(
+        &mut self,
+        switch: &dyn Datapath,
+        desired: impl FnOnce() -> Desired,
+    ) -> Result<Synced, DatapathError> {
+        let info = switch.info()?;
+        let restarted = self.instance.as_ref() != Some(&info.instance);
+        if !restarted && self.version != 0 && self.version == info.program_version {
+            return Ok(Synced::AsBefore);
+        }
+        let failed = self.send_all(switch, info.program_version, &desired())?;
+        Ok(Synced::Sent { restarted, failed })
+    }
+
+    /// Puts one port that is desired already.
+    pub(crate) fn put(
+        &mut self,
+        switch: &dyn Datapath,
+        desired: impl FnOnce() -> Desired,
+        port: Port,
+    ) -> Result<(), ProgramError> {
+        let PortSpec { number, name, .. } = port.spec.clone();
+        let change = Update { put_ports: vec![port], ..Update::default() };
+        self.change(switch, desired, change, (number, name))
+    }
+
+    /// Removes one port that is not desired any more.
+    pub(crate) fn delete(
+        &mut self,
+        switch: &dyn Datapath,
+        desired: impl FnOnce() -> Desired,
+        attachment: &Attachment,
+    ) -> Result<(), ProgramError> {
+        let number = PortNo(attachment.port);
+        self.failed.remove(&number);
+        let change = Update { delete_ports: vec![number], ..Update::default() };
+        self.change(switch, desired, change, (number, attachment.port_name()))
+    }
+
+    /// Sends a change of one port, or everything where the switch needs that; fails if that port fails.
+    fn change(
+        &mut self,
+        switch: &dyn Datapath,
+        desired: impl FnOnce() -> Desired,
+        mut change: Update,
+        (number, name): (PortNo, String),
+    ) -> Result<(), ProgramError> {
+        let failed = if self.version == 0 {
+            let info = switch.info()?;
+            self.send_all(switch, info.program_version, &desired())?
+        } else {
+            change.from_version = self.version;
+            change.to_version = self.version + 1;
+            // What becomes of it is unknown until the answer.
+            let before = std::mem::take(&mut self.version);
+            match switch.apply(&change)? {
+                Applied::Done { instance, failed } => {
+                    (self.version, self.instance) = (change.to_version, Some(instance));
+                    failed
+                }
+                Applied::Resync => self.send_all(switch, before, &desired())?,
+            }
+        };
+        match failed.into_iter().find(|(failed, _)| *failed == number) {
+            Some((_, reason)) => Err(ProgramError::Port { port: name, reason }),
+            None => Ok(()),
+        }
+    }
+
+    fn send_all(
+        &mut self,
+        switch: &dyn Datapath,
+        at_least: u64,
+        desired: &Desired,
+    ) -> Result<Vec<(PortNo, String)>, DatapathError> {
+        let networks = desired.networks().map(network).collect();
+        let ports = desired
+            .plugged()
+            .filter_map(|attachment| Some(port(attachment, desired.network(&attachment.network)?)));
+        let update = Update {
+            to_version: at_least.max(self.version) + 1,
+            put_networks: networks,
+            put_ports: ports.collect(),
+            ..Update::default()
+        };
+        self.version = 0;
+        match switch.apply(&update)? {
+            Applied::Done { instance, failed } => {
+                (self.version, self.instance) = (update.to_version, Some(instance));
+                self.failed = failed.iter().map(|(port, _)| *port).collect();
+                Ok(failed)
+            }
+            Applied::Resync => {
+                Err(DatapathError::Refused("it asks for everything after it was sent everything".to_owned()))
+            }
+        }
+    }
+}
+
+fn network(known: &Known) -> NetworkSpec {
+    let spec = known.network.spec();
+    NetworkSpec {
+        number: NetworkNo(known.number),
+        name: spec.name.clone(),
+        flood_unknown: spec.flood_unknown,
+        mac_age_ms: u64::from(spec.mac_age_seconds) * 1000,
+        mac_limit: spec.mac_limit,
+    }
+}
+
+/// The port of an attachment.
+pub(crate) fn port(attachment: &Attachment, known: &Known) -> Port {
+    let spec = known.network.spec();
+    Port {
+        spec: PortSpec {
+            number: PortNo(attachment.port),
+            name: attachment.port_name(),
+            network: NetworkNo(known.number),
+            vlan: VlanMode::Access(spec.vlan.and_then(VlanId::new)),
+            macs: vec![attachment.mac],
+            ips: attachment.addresses.iter().map(|address| address.net.addr()).collect(),
+            port_security: spec.port_security,
+            mac_limit: spec.port_mac_limit,
+            isolated: spec.isolated,
+            mtu_bytes: attachment.mtu_bytes,
+        },
+        device: device(attachment, known),
+    }
+}
+
+fn device(attachment: &Attachment, known: &Known) -> Device {
+    let queues = known.network.spec().queues;
+    match &attachment.vhost {
+        None => Device::Tap {
+            netns: attachment.netns.clone(),
+            netdev: attachment.id.interface.as_str().to_owned(),
+            queues,
+        },
+        Some(files) => {
+            let socket = known.network.vhost_socket();
+            let role = match socket.created_by {
+                model::SocketCreator::Switch => {
+                    VhostUserRole::Listen(Ownership { uid: socket.uid, gid: socket.gid, mode: socket.mode })
+                }
+                model::SocketCreator::Pod => VhostUserRole::Connect,
+            };
+            Device::VhostUser { socket: files.socket.clone(), role, queues }
+        }
+    }
+}

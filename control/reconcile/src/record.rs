@@ -1,0 +1,117 @@
+//! What must not be forgotten about an attachment?
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use model::{AttachmentId, Dns, MacAddr, NetworkName, PodRef, PortKind};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::Route;
+
+/// One interface of one container, as the store keeps it. Its addresses and port number are leased for as long as the
+/// record exists: a lease without an attachment cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Whose and which interface.
+    pub id: AttachmentId,
+    /// The name of the CNI configuration that asked: GC is for one configuration.
+    pub config: NetworkName,
+    /// The network.
+    pub network: NetworkName,
+    /// The kind of interface.
+    pub kind: PortKind,
+    /// The pod's network namespace.
+    pub netns: PathBuf,
+    /// The pod, where the runtime said it.
+    pub pod: Option<PodRef>,
+    /// The number of its port in the switch.
+    pub port: u16,
+    /// Its station address.
+    pub mac: MacAddr,
+    /// Its MTU in bytes.
+    pub mtu_bytes: u32,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+    /// Its routes.
+    pub routes: Vec<Route>,
+    /// Name resolution.
+    pub dns: Dns,
+    /// Where its socket and files are; of vhost-user only.
+    pub vhost: Option<VhostFiles>,
+    /// The IPAM plugin that gave the addresses; none: Millrace did.
+    pub delegation: Option<Delegation>,
+    /// How far it has come.
+    pub state: State,
+}
+
+/// An address of an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address with its subnet's prefix length.
+    pub net: IpNet,
+    /// The router of its subnet.
+    pub gateway: Option<IpAddr>,
+}
+
+/// How far an attachment has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Addresses and numbers are taken; what else was done is unknown. Found at a start, it is undone.
+    Reserved,
+    /// Made, and about to be answered or answered.
+    Ready,
+    /// Being undone; what is undone already is unknown.
+    Deleting,
+}
+
+impl State {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Ready => "ready",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+/// Where a vhost-user attachment's socket and files are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VhostFiles {
+    /// The container's directory on the node; its vhost-user interfaces share it.
+    pub dir: PathBuf,
+    /// The socket in it.
+    pub socket: PathBuf,
+    /// The pod's volume that the directory is mounted on, if the pod has one.
+    pub volume: Option<PathBuf>,
+    /// Kuryr's description of the port, in the directory.
+    pub kuryr: PathBuf,
+    /// The device-info files (NPWG device-info-spec): the one beside the socket, and the one the runtime asked for.
+    pub device_info: Vec<PathBuf>,
+}
+
+/// A call of a delegated IPAM plugin, kept so that it can be undone without the runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegation {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The CNI_* variables of the runtime's call, without CNI_COMMAND.
+    pub env: Vec<(String, String)>,
+    /// The configuration of the runtime's call.
+    pub config: Vec<u8>,
+}
+
+impl Attachment {
+    /// The name of its port in the switch, for people: the pod where it is known, else the container, and the interface.
+    pub fn port_name(&self) -> String {
+        match &self.pod {
+            Some(pod) => format!("{pod}/{}", self.id.interface),
+            None => {
+                let container: String = self.id.container.as_str().chars().take(12).collect();
+                format!("{container}/{}", self.id.interface)
+            }
+        }
+    }
+}
