@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use frame::{Burst, DropReason, Offload};
+use ports::fault::{self, Faults};
 use ports::mem::{self, MemSpec};
 use ports::{Device, DeviceHandle, Link, PollReport, RxQueue, SendReport, TxQueue, Waker};
 use vswitch::program::PortNo;
@@ -41,6 +42,25 @@ fn every_frame_of_a_mixed_traffic_has_its_end() {
     assert_eq!(total.copies, 50 * 2 * 2);
     assert_eq!(total.copied_bytes, 50 * (9000 - 128), "one copy of the one long frame");
     assert_eq!(peers[1].collect().len(), 50 * 4);
+}
+
+#[test]
+fn faults_of_a_port_have_their_place_in_the_ledger() {
+    let datapath = datapath(1);
+    datapath.set_program(program(1, &[1, 2], true));
+    let sender = add(&datapath, 1, roomy());
+    let (device, receiver) = mem::open(roomy()).unwrap();
+    let faults = Faults { drop_per_mille: 200, corrupt_per_mille: 100, delay_per_mille: 0 };
+    datapath.add_port(PortNo(2), fault::wrap(device, faults, 42)).unwrap();
+    for _ in 0..1000 {
+        assert!(sender.inject(frame(1, mac(2), 200)));
+    }
+    let total = settled(&datapath, 1000);
+    let lost = total.drops.get(DropReason::Fault);
+    assert!((100..300).contains(&lost), "{lost}");
+    let received = receiver.collect();
+    assert_eq!(received.len() as u64, 1000 - lost);
+    assert!(received.iter().any(|got| got.bytes != frame(1, mac(2), 200)));
 }
 
 #[test]
