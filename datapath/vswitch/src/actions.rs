@@ -30,46 +30,43 @@ impl Actions {
         Self { strip: false, vlan: 0, output: Output::Drop(reason) }
     }
 
-    /// The shape in which `packet` leaves by a port that wants frames tagged, or does not.
-    #[inline]
-    fn egress(&self, packet: &Packet, tagged: bool) -> Egress {
+    /// The shape in which `packet` leaves by a port that wants frames tagged, or does not, and has this MTU.
+    #[inline(always)]
+    fn offer(&self, packet: &Packet, tagged: bool, mtu_bytes: u32) -> Result<Egress, DropReason> {
+        if packet.network_bytes > mtu_bytes {
+            return Err(DropReason::TooBig);
+        }
         // A tag that was cut off leaves its priority and its type to the one put on.
         let tci = packet.tci & 0xf000 | self.vlan;
-        match (tagged, packet.service_tag) {
+        Ok(match (tagged, packet.service_tag) {
             (false, _) => Egress::Plain,
             (true, false) => Egress::Tag(tci),
             (true, true) => Egress::ServiceTag(tci),
-        }
+        })
     }
 
     /// Every port that is to send `packet`, which came in by `from`: with the shape, or why it cannot.
-    /// `network_bytes` is what its IP packet takes of an MTU.
-    #[inline]
     pub(crate) fn for_each_output(
         &self,
-        (packet, from, network_bytes): (&Packet, PortNo, usize),
+        (packet, from): (&Packet, PortNo),
         program: &Program,
         mut each: impl FnMut(PortNo, Result<Egress, DropReason>),
     ) {
-        let mut offer = |port, tagged, mtu_bytes: u32| {
-            let fits = network_bytes <= mtu_bytes as usize;
-            each(port, if fits { Ok(self.egress(packet, tagged)) } else { Err(DropReason::TooBig) });
-        };
         match self.output {
             Output::Drop(_) => {}
-            Output::Port { port, tagged, mtu_bytes } => offer(port, tagged, mtu_bytes),
+            Output::Port { port, tagged, mtu_bytes } => each(port, self.offer(packet, tagged, mtu_bytes)),
             Output::Flood { domain, sender_isolated } => {
                 for member in program.domain(domain).receivers(sender_isolated) {
                     if member.port != from {
-                        offer(member.port, member.tagged, member.mtu_bytes);
+                        each(member.port, self.offer(packet, member.tagged, member.mtu_bytes));
                     }
                 }
             }
         }
     }
 
-    /// Carries the decision out on frame `frame` of `burst`.
-    #[inline]
+    /// Carries the decision out on frame `frame` of `burst`, which came in by `from`.
+    #[inline(always)]
     pub(crate) fn perform(
         &self,
         (burst, frame): (&mut Burst, usize),
@@ -77,15 +74,30 @@ impl Actions {
         program: &Program,
         (out, report): (&mut Outputs, &mut ProcessReport),
     ) {
-        if let Output::Drop(reason) = self.output {
-            return report.drops.add(reason, 1);
-        }
-        let bytes = packet.network_bytes(burst.frame_len(frame), burst.offload(frame).gso);
         if self.strip {
             pop_tag(burst, frame);
         }
+        match self.output {
+            // The common case, without the loop that the others have.
+            Output::Port { port, tagged, mtu_bytes } => match self.offer(packet, tagged, mtu_bytes) {
+                Ok(egress) => out.push(port, egress, frame),
+                Err(reason) => report.drops.add(reason, 1),
+            },
+            Output::Drop(reason) => report.drops.add(reason, 1),
+            Output::Flood { .. } => self.flood(frame, (packet, from), program, (out, report)),
+        }
+    }
+
+    #[inline(never)]
+    fn flood(
+        &self,
+        frame: usize,
+        from: (&Packet, PortNo),
+        program: &Program,
+        (out, report): (&mut Outputs, &mut ProcessReport),
+    ) {
         let mut ends = 0;
-        self.for_each_output((packet, from, bytes), program, |port, egress| {
+        self.for_each_output(from, program, |port, egress| {
             ends += 1;
             match egress {
                 Ok(egress) => out.push(port, egress, frame),

@@ -44,7 +44,7 @@ impl Switch {
         };
         let head = &bytes[..bytes.len().min(HEAD_BYTES)];
         let mut packet = Packet::default();
-        if let Err(reason) = parse(Raw { head, frame_bytes: bytes.len(), gso: false, port }, &mut packet) {
+        if let Err(reason) = parse(Raw { head, frame_bytes: bytes.len(), gso: None, port }, &mut packet) {
             explanation.end(reason);
             return explanation;
         }
@@ -53,7 +53,7 @@ impl Switch {
         let mut walk = Walk::new(scene, &packet, head).with_trace(vec![parsed]);
         let actions = pipeline::run(&mut walk);
         explanation.steps = walk.into_trace();
-        explanation.list_outputs(&actions, (&packet, port, bytes.len()), &self.program);
+        explanation.list_outputs(&actions, (&packet, port), &self.program);
         explanation
     }
 }
@@ -64,14 +64,12 @@ impl Explanation {
         self.drop.get_or_insert(reason);
     }
 
-    fn list_outputs(&mut self, actions: &Actions, frame: (&Packet, PortNo, usize), program: &Program) {
-        let (packet, from, frame_bytes) = frame;
+    fn list_outputs(&mut self, actions: &Actions, frame: (&Packet, PortNo), program: &Program) {
         if let Output::Drop(reason) = actions.output {
             return self.end(reason);
         }
         let name = |port: PortNo| program.spec().ports.get(&port).map_or("?", |spec| spec.name.as_str());
-        let bytes = packet.network_bytes(frame_bytes, None);
-        actions.for_each_output((packet, from, bytes), program, |port, egress| {
+        actions.for_each_output(frame, program, |port, egress| {
             let (stage, sentence) = match egress {
                 Ok(egress) => {
                     self.outputs.push((port, egress));

@@ -76,6 +76,12 @@ impl Group {
     pub fn frames(&self) -> &[u8] {
         &self.frames[..self.len as usize]
     }
+
+    #[inline(always)]
+    fn push(&mut self, frame: usize) {
+        self.frames[self.len as usize] = frame as u8;
+        self.len += 1;
+    }
 }
 
 /// The groups of one burst. Reused; allocates only until it has seen the largest flood.
@@ -101,14 +107,17 @@ impl Outputs {
     pub fn push(&mut self, port: PortNo, egress: Egress, frame: usize) {
         let live = &mut self.groups[..self.len];
         // Bursts name few ports: the last group is nearly always the one, and a search backwards finds the others.
-        if let Some(group) = live.iter_mut().rev().find(|group| group.port == port && group.egress == egress)
-        {
-            group.frames[group.len as usize] = frame as u8;
-            group.len += 1;
-            return;
+        match live.iter_mut().rev().find(|group| group.port == port && group.egress == egress) {
+            Some(group) => group.push(frame),
+            None => self.open(port, egress, frame),
         }
-        let mut group = Group { port, egress, frames: [0; BURST_FRAMES], len: 1 };
-        group.frames[0] = frame as u8;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open(&mut self, port: PortNo, egress: Egress, frame: usize) {
+        let mut group = Group { port, egress, frames: [0; BURST_FRAMES], len: 0 };
+        group.push(frame);
         match self.groups.get_mut(self.len) {
             Some(slot) => *slot = group,
             None => self.groups.push(group),

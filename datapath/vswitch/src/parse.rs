@@ -27,27 +27,12 @@ pub(crate) struct Packet {
     pub(crate) link_bytes: u8,
     /// Where the transport header starts; 0 if it was not seen.
     pub(crate) transport_at: u8,
-    /// Where the transport's payload starts; 0 if that was not seen.
-    pub(crate) payload_at: u8,
+    /// What counts for an MTU: the IP packet's bytes, or one segment's if the frame is still to be cut.
+    pub(crate) network_bytes: u32,
     /// The outer tag is an 802.1ad one.
     pub(crate) service_tag: bool,
     /// The outer tag's priority, DEI and VLAN id; 0 without one.
     pub(crate) tci: u16,
-}
-
-impl Packet {
-    /// The IP packet's bytes: of one segment, if the frame of `frame_bytes` is still to be cut.
-    #[inline]
-    pub(crate) fn network_bytes(&self, frame_bytes: usize, gso: Option<Gso>) -> usize {
-        match gso {
-            None => frame_bytes.saturating_sub(self.link_bytes.into()),
-            // The source's claim about its headers counts only where they were not seen.
-            Some(gso) => {
-                let headers = if self.payload_at > 0 { self.payload_at.into() } else { gso.headers_bytes };
-                usize::from(headers.saturating_sub(self.link_bytes.into())) + usize::from(gso.size)
-            }
-        }
-    }
 }
 
 /// A frame as the parser is given it.
@@ -56,7 +41,7 @@ pub(crate) struct Raw<'a> {
     pub(crate) head: &'a [u8],
     pub(crate) frame_bytes: usize,
     /// It is still to be segmented.
-    pub(crate) gso: bool,
+    pub(crate) gso: Option<Gso>,
     pub(crate) port: PortNo,
 }
 
@@ -64,8 +49,24 @@ pub(crate) struct Raw<'a> {
 ///
 /// # Errors
 /// [`DropReason::Truncated`] or [`DropReason::Malformed`].
-#[inline]
+#[inline(always)]
 pub(crate) fn parse(raw: Raw<'_>, packet: &mut Packet) -> Result<(), DropReason> {
+    let payload_at = parse_headers(raw, packet)?;
+    let bytes = match raw.gso {
+        None => raw.frame_bytes - usize::from(packet.link_bytes),
+        // The source's claim about its headers counts only where they were not seen.
+        Some(gso) => {
+            let headers = payload_at.unwrap_or(gso.headers_bytes.into());
+            headers.saturating_sub(packet.link_bytes.into()) + usize::from(gso.size)
+        }
+    };
+    packet.network_bytes = bytes as u32;
+    Ok(())
+}
+
+/// Fills in all but the length. Returns where the transport's payload starts, if that was seen.
+#[inline(always)]
+fn parse_headers(raw: Raw<'_>, packet: &mut Packet) -> Result<Option<usize>, DropReason> {
     let head = raw.head;
     let eth: &[u8; ethernet::HEADER_BYTES] = chunk(head, 0)?;
     let mut ether_type = be16(eth, 12);
@@ -94,23 +95,25 @@ pub(crate) fn parse(raw: Raw<'_>, packet: &mut Packet) -> Result<(), DropReason>
         EtherType::IPV6 => parse_ipv6(raw, at, packet),
         EtherType::ARP => parse_arp(head, at, packet),
         inner if inner.is_tag() => {
-            packet.link_bytes += vlan::TAG_BYTES as u8;
-            Ok(())
+            // A tag that the frame ends in is somebody else's matter.
+            let tags = usize::from(packet.link_bytes) + vlan::TAG_BYTES;
+            packet.link_bytes = tags.min(raw.frame_bytes) as u8;
+            Ok(None)
         }
-        _ => Ok(()),
+        _ => Ok(None),
     }
 }
 
-#[inline]
-fn parse_ipv4(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<(), DropReason> {
+#[inline(always)]
+fn parse_ipv4(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<Option<usize>, DropReason> {
     let ip: &[u8; ipv4::MIN_HEADER_BYTES] = chunk(raw.head, at)?;
     let header_bytes = usize::from(ip[0] & 0xf) * 4;
     if ip[0] >> 4 != 4 || header_bytes < ipv4::MIN_HEADER_BYTES {
         return Err(DropReason::Malformed);
     }
-    let total = if raw.gso { raw.frame_bytes - at } else { be16(ip, 2).into() };
+    let total = if raw.gso.is_some() { raw.frame_bytes - at } else { be16(ip, 2).into() };
     if total < header_bytes {
-        return Err(if raw.gso { DropReason::Truncated } else { DropReason::Malformed });
+        return Err(if raw.gso.is_some() { DropReason::Truncated } else { DropReason::Malformed });
     }
     if at + total > raw.frame_bytes {
         return Err(DropReason::Truncated);
@@ -122,24 +125,27 @@ fn parse_ipv4(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<(), DropRe
     packet.key.0[0] |=
         Field::PROTOCOL.place(protocol.into()) | fragment_class(fragment, ipv4::FRAGMENT_OFFSET);
     if fragment & ipv4::FRAGMENT_OFFSET != 0 {
-        return Ok(());
+        return Ok(None);
     }
-    let transport =
-        Transport { at: at + header_bytes, bytes: total - header_bytes, whole: fragment == 0 && !raw.gso };
+    let transport = Transport {
+        at: at + header_bytes,
+        bytes: total - header_bytes,
+        whole: fragment == 0 && raw.gso.is_none(),
+    };
     match IpProtocol(protocol) {
-        IpProtocol::ICMPV6 => Ok(()),
+        IpProtocol::ICMPV6 => Ok(None),
         protocol => parse_transport(raw.head, protocol, transport, packet),
     }
 }
 
-fn parse_ipv6(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<(), DropReason> {
+fn parse_ipv6(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<Option<usize>, DropReason> {
     let ip: &[u8; ipv6::HEADER_BYTES] = chunk(raw.head, at)?;
     if ip[0] >> 4 != 6 {
         return Err(DropReason::Malformed);
     }
     // A payload length of 0 is a jumbogram's (RFC 2675 §3).
     let end = match be16(ip, 4) {
-        bytes if bytes > 0 && !raw.gso => at + ipv6::HEADER_BYTES + usize::from(bytes),
+        bytes if bytes > 0 && raw.gso.is_none() => at + ipv6::HEADER_BYTES + usize::from(bytes),
         _ => raw.frame_bytes,
     };
     if end > raw.frame_bytes {
@@ -151,9 +157,9 @@ fn parse_ipv6(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<(), DropRe
     let upper = walk_extensions(raw.head, at + ipv6::HEADER_BYTES, end, IpProtocol(ip[6]))?;
     words[0] |= Field::PROTOCOL.place(upper.protocol.0.into()) | upper.class;
     if upper.class & (class::HIDDEN | class::LATER_FRAGMENT) != 0 || upper.protocol == IpProtocol::ICMP {
-        return Ok(());
+        return Ok(None);
     }
-    let whole = upper.class & class::FRAGMENT == 0 && !raw.gso;
+    let whole = upper.class & class::FRAGMENT == 0 && raw.gso.is_none();
     let transport = Transport { at: upper.at, bytes: end - upper.at, whole };
     parse_transport(raw.head, upper.protocol, transport, packet)
 }
@@ -230,26 +236,26 @@ struct Transport {
     whole: bool,
 }
 
-#[inline]
+#[inline(always)]
 fn parse_transport(
     head: &[u8],
     protocol: IpProtocol,
     transport: Transport,
     packet: &mut Packet,
-) -> Result<(), DropReason> {
+) -> Result<Option<usize>, DropReason> {
     let need = match protocol {
         IpProtocol::TCP => tcp::MIN_HEADER_BYTES,
         IpProtocol::UDP => udp::HEADER_BYTES,
         IpProtocol::SCTP => sctp::HEADER_BYTES,
         IpProtocol::ICMP | IpProtocol::ICMPV6 => ICMP_BYTES,
-        _ => return Ok(()),
+        _ => return Ok(None),
     };
     if transport.bytes < need {
         return Err(DropReason::Truncated);
     }
     let Some(header) = head.get(transport.at..transport.at + need) else {
         packet.key.0[0] |= class::HIDDEN;
-        return Ok(());
+        return Ok(None);
     };
     let (mut source, mut destination) = (be16(header, 0), be16(header, 2));
     let mut header_bytes = need;
@@ -274,11 +280,10 @@ fn parse_transport(
         _ => {}
     }
     packet.transport_at = transport.at as u8;
-    packet.payload_at = (transport.at + header_bytes) as u8;
     packet.key.0[0] |= class::TRANSPORT;
     packet.key.0[1] |= Field::SOURCE_PORT.place(source.into());
     packet.key.0[2] |= Field::DESTINATION_PORT.place(destination.into());
-    Ok(())
+    Ok(Some(transport.at + header_bytes))
 }
 
 /// A UDP length of 0 is a jumbogram's (RFC 2675 §4).
@@ -298,10 +303,10 @@ fn check_udp(len: u16, transport: Transport) -> Result<(), DropReason> {
 
 /// ARP for IPv4 fills the address fields; for anything else it is switched like any frame. The hardware type is not
 /// asked for, because hosts accept more than one (IEEE 802 as well as Ethernet).
-fn parse_arp(head: &[u8], at: usize, packet: &mut Packet) -> Result<(), DropReason> {
+fn parse_arp(head: &[u8], at: usize, packet: &mut Packet) -> Result<Option<usize>, DropReason> {
     let bytes: &[u8; 8] = chunk(head, at)?;
     if EtherType(be16(bytes, 2)) != EtherType::IPV4 {
-        return Ok(());
+        return Ok(None);
     }
     if (bytes[4], bytes[5]) != (6, 4) {
         return Err(DropReason::Malformed);
@@ -313,7 +318,7 @@ fn parse_arp(head: &[u8], at: usize, packet: &mut Packet) -> Result<(), DropReas
     words[4] = FlowKey::mapped(be32(arp, 14));
     words[6] = FlowKey::mapped(be32(arp, 24));
     words[7] = Field::CLAIMED_MAC.place(be64(arp, 8) >> 16);
-    Ok(())
+    Ok(None)
 }
 
 #[inline]

@@ -94,27 +94,27 @@ impl Switch {
             return report.drops.add(DropReason::NoNetwork, burst.len() as u64);
         };
         let mut parsed = parse_burst(burst, port, &mut self.packets, report);
+        let mut hits = [0; 2];
         while parsed != 0 {
             let frame = parsed.trailing_zeros() as usize;
             parsed &= parsed - 1;
             let packet = &self.packets[frame];
             let bytes = burst.frame_len(frame);
-            let actions = match self.cache.lookup(&packet.key, bytes, &self.shared, now) {
-                Some((actions, Level::Microflow)) => {
-                    report.microflow_hits += 1;
-                    actions
-                }
-                Some((actions, Level::Megaflow)) => {
-                    report.megaflow_hits += 1;
-                    actions
+            match self.cache.lookup(&packet.key, bytes, &self.shared, now) {
+                Some((actions, level)) => {
+                    hits[level as usize] += 1;
+                    actions.perform((burst, frame), (packet, port), program, (out, report));
                 }
                 None => {
                     report.misses += 1;
-                    derive(Walk::new(scene, packet, burst.head(frame)), packet, &mut self.cache, bytes)
+                    let walk = Walk::new(scene, packet, burst.head(frame));
+                    let actions = derive(walk, packet, &mut self.cache, bytes);
+                    actions.perform((burst, frame), (packet, port), program, (out, report));
                 }
-            };
-            actions.perform((burst, frame), (packet, port), program, (out, report));
+            }
         }
+        report.microflow_hits += hits[Level::Microflow as usize];
+        report.megaflow_hits += hits[Level::Megaflow as usize];
     }
 
     /// Forgets what is idle or stale, cached decisions and stations: looks at up to `budget` entries of each table,
@@ -135,7 +135,7 @@ fn parse_burst(
 ) -> u32 {
     let mut parsed = 0;
     for (frame, packet) in packets.iter_mut().enumerate().take(burst.len()) {
-        let gso = burst.offload(frame).gso.is_some();
+        let gso = burst.offload(frame).gso;
         let raw = Raw { head: burst.head(frame), frame_bytes: burst.frame_len(frame), gso, port };
         match parse(raw, packet) {
             Ok(()) => parsed |= 1 << frame,

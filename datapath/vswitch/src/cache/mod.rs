@@ -102,14 +102,14 @@ impl Cache {
     }
 
     /// The decision on `key`, if one holds. Counts the frame and keeps its source's station alive.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup(
         &mut self,
         key: &FlowKey,
         bytes: usize,
         shared: &Shared,
         now: Now,
-    ) -> Option<(Actions, Level)> {
+    ) -> Option<(&Actions, Level)> {
         let (level, at) = self.locate(key, shared)?;
         let table = match level {
             Level::Microflow => &mut self.microflows,
@@ -122,10 +122,10 @@ impl Cache {
             entry.seen_ms = now.ms as u32;
             shared.touch(entry.source, now);
         }
-        Some((entry.actions, level))
+        Some((&entry.actions, level))
     }
 
-    #[inline]
+    #[inline(always)]
     fn locate(&mut self, key: &FlowKey, shared: &Shared) -> Option<(Level, usize)> {
         let masks = self.ports.get_mut(key.get(Field::IN_PORT) as usize)?;
         masks.lookups += 1;
@@ -139,7 +139,13 @@ impl Cache {
         if let Some(at) = valid(&self.microflows, &self.hasher, key, (self.epoch, shared)) {
             return Some((Level::Microflow, at));
         }
-        let skip = usize::from(leader.is_some());
+        self.search(key, usize::from(leader.is_some()), shared)
+    }
+
+    /// Tries the masks of the port but the first `skip`.
+    #[inline(never)]
+    fn search(&mut self, key: &FlowKey, skip: usize, shared: &Shared) -> Option<(Level, usize)> {
+        let masks = self.ports.get_mut(key.get(Field::IN_PORT) as usize)?;
         let found = masks.ranked().skip(skip).find_map(|(slot, mask)| {
             let key = masked(key, slot, mask);
             valid(&self.megaflows, &self.hasher, &key, (self.epoch, shared)).map(|at| (slot, at))
@@ -260,7 +266,7 @@ impl Cache {
 }
 
 /// The key of a megaflow under mask number `slot`.
-#[inline]
+#[inline(always)]
 fn masked(key: &FlowKey, slot: u8, mask: &Mask) -> FlowKey {
     let mut masked = mask.apply(key);
     masked.0[Field::MASK_NUMBER.word] |= Field::MASK_NUMBER.place(u64::from(slot) + 1);
@@ -273,7 +279,7 @@ fn mask_number(masked: &FlowKey) -> Option<u8> {
 }
 
 /// The place of `key`'s entry in `table`, if it holds.
-#[inline]
+#[inline(always)]
 fn valid(table: &Table, hasher: &KeyHasher, key: &FlowKey, (epoch, shared): (u32, &Shared)) -> Option<usize> {
     let at = table.find(hasher.hash(key), key)?;
     let entry = table.entry(at);

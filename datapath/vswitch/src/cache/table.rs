@@ -1,6 +1,6 @@
 //! Where are decisions kept? In a set-associative table of fixed size: allocated once, nothing moves, nothing grows.
 //!
-//! A set holds [`WAYS`] entries; their 16-bit tags share a quarter of a cache line, and an entry takes two. A full set
+//! A set holds [`WAYS`] entries; their 8-bit tags are one word, compared at once, and an entry takes two cache lines. A full set
 //! gives up what is stale, else what was used longest ago, so that frames which come once, as in a scan, displace each
 //! other rather than a flow that lives.
 
@@ -9,8 +9,11 @@ use crate::key::FlowKey;
 use crate::stations::{Dependence, Slot};
 use crate::time::Now;
 
-/// Entries of one set.
+/// Entries of one set: the bytes of a word of tags.
 const WAYS: usize = 8;
+/// 1 in each byte, and the top bit of each.
+const ONES: u64 = u64::from_ne_bytes([0x01; WAYS]);
+const TOPS: u64 = u64::from_ne_bytes([0x80; WAYS]);
 
 /// A decision, with all that says whether it still holds.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +42,8 @@ impl Entry {
 
 /// The table.
 pub(crate) struct Table {
-    /// By set; 0 for an empty way.
-    tags: Vec<[u16; WAYS]>,
+    /// By set; byte `w` is way `w`'s tag, 0 where that is empty.
+    tags: Vec<u64>,
     /// Way `w` of set `s` is at `s * WAYS + w`.
     entries: Vec<Entry>,
     len: usize,
@@ -62,7 +65,7 @@ impl Table {
             source: Slot::NONE,
             seen_ms: 0,
         };
-        Self { tags: vec![[0; WAYS]; capacity / WAYS], entries: vec![empty; capacity], len: 0, cursor: 0 }
+        Self { tags: vec![0; capacity / WAYS], entries: vec![empty; capacity], len: 0, cursor: 0 }
     }
 
     /// Entries held.
@@ -87,23 +90,32 @@ impl Table {
 
     /// The hash bits that chose no set; never 0.
     #[inline]
-    fn tag(hash: u64) -> u16 {
-        (hash >> 48) as u16 | 1
+    fn tag(hash: u64) -> u8 {
+        ((hash >> 56) as u8).max(1)
+    }
+
+    /// The tag of the place `at`.
+    fn tag_at(&self, at: usize) -> u8 {
+        (self.tags[at / WAYS] >> (at % WAYS * 8)) as u8
+    }
+
+    fn set_tag_at(&mut self, at: usize, tag: u8) {
+        let shift = at % WAYS * 8;
+        let tags = &mut self.tags[at / WAYS];
+        *tags = *tags & !(0xff << shift) | u64::from(tag) << shift;
     }
 
     /// The entry of `key`, stale or not.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u64, key: &FlowKey) -> Option<usize> {
         let set = self.set(hash);
-        let tag = Self::tag(hash);
-        let tags = &self.tags[set];
-        let mut hits = 0u32;
-        for (way, held) in tags.iter().enumerate() {
-            hits |= u32::from(*held == tag) << way;
-        }
+        // The bytes that are 0 here are the ways with this tag. Their top bits are set below; some other's may be
+        // too, which the comparison of the keys finds out.
+        let differences = self.tags[set] ^ (ONES * u64::from(Self::tag(hash)));
+        let mut hits = differences.wrapping_sub(ONES) & !differences & TOPS;
         while hits != 0 {
-            let at = set * WAYS + hits.trailing_zeros() as usize;
-            if same(&self.entries[at].key, key) {
+            let at = set * WAYS + hits.trailing_zeros() as usize / 8;
+            if same(&self.entries[at].key, key) && self.tag_at(at) != 0 {
                 return Some(at);
             }
             hits &= hits - 1;
@@ -120,9 +132,8 @@ impl Table {
                 (at, self.remove(at))
             }
         };
-        let tag = &mut self.tags[at / WAYS][at % WAYS];
-        self.len += usize::from(*tag == 0);
-        *tag = Self::tag(hash);
+        self.len += usize::from(self.tag_at(at) == 0);
+        self.set_tag_at(at, Self::tag(hash));
         self.entries[at] = entry;
         evicted
     }
@@ -132,24 +143,24 @@ impl Table {
         let worth = |way: &usize| {
             let entry = &self.entries[set * WAYS + way];
             let idle = newcomer.seen_ms.wrapping_sub(entry.seen_ms);
-            (self.tags[set][*way] != 0, entry.epoch == newcomer.epoch, u32::MAX - idle)
+            (self.tag_at(set * WAYS + way) != 0, entry.epoch == newcomer.epoch, u32::MAX - idle)
         };
         set * WAYS + (0..WAYS).min_by_key(worth).unwrap_or(0)
     }
 
     /// Empties the place `at` and returns what was there.
     fn remove(&mut self, at: usize) -> Option<Entry> {
-        let tag = &mut self.tags[at / WAYS][at % WAYS];
-        (std::mem::take(tag) != 0).then(|| {
-            self.len -= 1;
-            self.entries[at]
-        })
+        self.remove_if(at, |_| true)
     }
 
     /// Empties the place `at` if `over` says so of its entry.
     pub(crate) fn remove_if(&mut self, at: usize, over: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
-        let held = self.tags[at / WAYS][at % WAYS] != 0;
-        if held && over(&self.entries[at]) { self.remove(at) } else { None }
+        if self.tag_at(at) == 0 || !over(&self.entries[at]) {
+            return None;
+        }
+        self.set_tag_at(at, 0);
+        self.len -= 1;
+        Some(self.entries[at])
     }
 
     /// The next up to `budget` places, going round; each call goes on where the last ended.
@@ -163,8 +174,7 @@ impl Table {
 
     /// All entries.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        let tags = self.tags.as_flattened();
-        self.entries.iter().zip(tags).filter(|(_, tag)| **tag != 0).map(|(entry, _)| entry)
+        (0..self.entries.len()).filter(|at| self.tag_at(*at) != 0).map(|at| &self.entries[at])
     }
 }
 
