@@ -17,7 +17,10 @@ pub struct Device {
 
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Device").field("rx", &self.rx.len()).field("tx", &self.tx.len()).finish_non_exhaustive()
+        f.debug_struct("Device")
+            .field("rx", &self.rx.len())
+            .field("tx", &self.tx.len())
+            .finish_non_exhaustive()
     }
 }
 
