@@ -1,0 +1,468 @@
+//! What came out? Samples become results within one label, a table, JSON and a chart.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::chart::{Bar, BarChart, BarSeries, Color, Figure, Panel};
+use crate::machine::Machine;
+use crate::probe::Label;
+use crate::stats::{Spread, spread};
+use crate::subject::Subject;
+use crate::vhost::{FrameKind, LoadKind, Sample};
+
+/// The row of the table of comparisons.
+const ROW: &str = "vhost";
+
+/// All results of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    machine: Machine,
+    results: Vec<Outcome>,
+    ratios: Vec<Ratio>,
+    #[serde(skip)]
+    load: LoadKind,
+}
+
+/// One subject with one frame size.
+#[derive(Debug, Clone, Serialize)]
+struct Outcome {
+    row: &'static str,
+    subject: Subject,
+    peer_version: String,
+    frame_bytes: usize,
+    flows: u32,
+    load: &'static str,
+    mpps: f64,
+    gbps: f64,
+    busy_cycles_per_packet: f64,
+    busy_fraction: f64,
+    /// Of the busy cycles per packet.
+    min: f64,
+    /// Of the busy cycles per packet.
+    max: f64,
+    rounds: usize,
+    label: Label,
+    /// Samples that something else on the worker's CPU disturbed: only when there were no others.
+    disturbed: bool,
+    #[serde(skip)]
+    frame: FrameKind,
+    #[serde(skip)]
+    lost_fraction: f64,
+}
+
+/// Millrace over a peer.
+#[derive(Debug, Clone, Serialize)]
+struct Ratio {
+    row: &'static str,
+    frame_bytes: usize,
+    flows: u32,
+    metric: &'static str,
+    millrace_over_peer: f64,
+    peer: Subject,
+    label: Label,
+}
+
+impl Report {
+    /// Compares `samples`, each frame size within the label of which there are most.
+    pub(crate) fn new(
+        machine: Machine,
+        load: LoadKind,
+        samples: &[Sample],
+        versions: &[(Subject, String)],
+    ) -> Self {
+        let mut by_frame: BTreeMap<FrameKind, Vec<&Sample>> = BTreeMap::new();
+        for sample in samples {
+            by_frame.entry(sample.frame).or_default().push(sample);
+        }
+        let mut results = Vec::new();
+        for samples in by_frame.values() {
+            let (label, comparable) = comparable(samples);
+            for (subject, samples) in by_subject(&comparable) {
+                let version = versions.iter().find(|(of, _)| *of == subject);
+                let version = version.map_or(String::new(), |(_, version)| version.clone());
+                results.extend(outcome(subject, version, load, label, &samples));
+            }
+        }
+        let ratios = ratios(&results);
+        Self { machine, results, ratios, load }
+    }
+
+    /// The table, to stdout.
+    pub(crate) fn print(&self) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(self.table().as_bytes()).context("cannot write to stdout")
+    }
+
+    fn table(&self) -> String {
+        let machine = &self.machine;
+        let mut text = format!(
+            "\nvhost-user to vhost-user, one worker, one flow, load: {}\n{} ({} cores, {} MHz), {}; worker on CPU {}, \
+             load on CPU {}\n\n{:<10} {:<5} {:<17} {:>8} {:>8} {:>8} {:>15} {:>6} {:>7}  {}\n",
+            self.load.name(),
+            machine.cpu,
+            machine.cores,
+            machine.tsc_mhz,
+            machine.kernel,
+            machine.worker_cpu,
+            machine.load_cpu,
+            "frame",
+            "cores",
+            "subject",
+            "Mpps",
+            "Gbit/s",
+            "cycles",
+            "(min..max)",
+            "busy",
+            "samples",
+            "Millrace costs",
+        );
+        for result in &self.results {
+            // A write into a String cannot fail.
+            let _ = writeln!(text, "{}", self.line(result));
+        }
+        text.push_str(
+            "\ncycles: busy cycles of the worker per packet, median. cores: how far apart worker and load were \
+             (round trip of a cache line).\nOVS-DPDK forwards by actions=NORMAL, as Millrace's pipeline does; \
+             \"in_port\" is its cross-connect that looks at no address.\n",
+        );
+        if self.results.iter().any(|result| result.disturbed) {
+            text.push_str(
+                "* something else ran on the worker's CPU in every sample: take these figures with care.\n",
+            );
+        }
+        for result in self.results.iter().filter(|result| result.lost_fraction > 0.001) {
+            let lost = 100.0 * result.lost_fraction;
+            let _ = writeln!(
+                text,
+                "! {} with {}: {lost:.2} % of the frames were lost.",
+                result.subject.title(),
+                result.frame.title()
+            );
+        }
+        text
+    }
+
+    fn line(&self, result: &Outcome) -> String {
+        let cost = self.ratio(result, "busy_cycles_per_packet");
+        let mark = if result.disturbed { "*" } else { "" };
+        format!(
+            "{:<10} {:<5} {:<17} {:>8.2} {:>8.2} {:>8} {:>15} {:>5.0}% {:>7}  {}",
+            result.frame.title(),
+            result.label,
+            result.subject.title(),
+            result.mpps,
+            result.gbps,
+            format!("{:.0}{mark}", result.busy_cycles_per_packet),
+            format!("({:.0}..{:.0})", result.min, result.max),
+            100.0 * result.busy_fraction,
+            result.rounds,
+            cost.map_or(String::new(), |ratio| format!("{ratio:.2}x of it")),
+        )
+        .trim_end()
+        .to_owned()
+    }
+
+    fn ratio(&self, peer: &Outcome, metric: &str) -> Option<f64> {
+        let same = |ratio: &&Ratio| {
+            ratio.peer == peer.subject && ratio.frame_bytes == peer.frame_bytes && ratio.metric == metric
+        };
+        self.ratios.iter().find(same).map(|ratio| ratio.millrace_over_peer)
+    }
+
+    /// The machine-readable form.
+    pub(crate) fn write_json(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The picture.
+    pub(crate) fn write_chart(&self, folder: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the directory {}", folder.display()))?;
+        self.figure().write(folder, "vhost")
+    }
+
+    fn figure(&self) -> Figure {
+        let large = |result: &&Outcome| result.frame == FrameKind::Large;
+        let plain: Vec<&Outcome> = self.results.iter().filter(|result| !large(result)).collect();
+        let tso: Vec<&Outcome> = self.results.iter().filter(large).collect();
+        let mut panels = Vec::new();
+        if !plain.is_empty() {
+            panels.push(Panel::Bars(bars(
+                "Cost of a packet",
+                "busy cycles, lower is better",
+                &plain,
+                |result| Bar { value: result.busy_cycles_per_packet, spread: Some((result.min, result.max)) },
+            )));
+            panels.push(Panel::Bars(bars(
+                "Throughput",
+                "million packets/s, higher is better",
+                &plain,
+                |result| Bar { value: result.mpps, spread: None },
+            )));
+        }
+        if !tso.is_empty() {
+            panels.push(Panel::Bars(bars(
+                "TCP segments",
+                "Gbit/s per busy core, higher is better",
+                &tso,
+                |result| Bar { value: result.gbps / result.busy_fraction.max(0.001), spread: None },
+            )));
+        }
+        let peer = self.results.iter().find(|result| result.subject != Subject::Millrace);
+        let version = peer.map_or(String::new(), |peer| format!(", OVS {}", peer.peer_version));
+        Figure {
+            title: "Pod to pod through one core".into(),
+            subtitle: format!(
+                "Two vhost-user ports, one worker, one flow, {} load{version}",
+                self.load.name()
+            ),
+            footer: format!(
+                "{}, {} MHz. Interleaved samples, medians; the whisker is min to max. Cores: {}.",
+                self.machine.cpu,
+                self.machine.tsc_mhz,
+                labels(&self.results)
+            ),
+            panels,
+        }
+    }
+}
+
+fn labels(results: &[Outcome]) -> String {
+    let mut labels: Vec<Label> = results.iter().map(|result| result.label).collect();
+    labels.sort_unstable();
+    labels.dedup();
+    labels.iter().map(Label::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn bars(title: &str, unit: &str, results: &[&Outcome], bar: impl Fn(&Outcome) -> Bar) -> BarChart {
+    let mut frames: Vec<FrameKind> = results.iter().map(|result| result.frame).collect();
+    frames.sort_unstable();
+    frames.dedup();
+    let mut subjects: Vec<Subject> = results.iter().map(|result| result.subject).collect();
+    subjects.sort_unstable();
+    subjects.dedup();
+    let series = subjects
+        .into_iter()
+        .map(|subject| BarSeries {
+            name: subject.title().into(),
+            color: color(subject),
+            bars: frames
+                .iter()
+                .map(|frame| {
+                    let found = |result: &&&Outcome| result.subject == subject && result.frame == *frame;
+                    results.iter().find(found).map(|result| bar(result))
+                })
+                .collect(),
+        })
+        .collect();
+    BarChart {
+        title: title.into(),
+        unit: unit.into(),
+        groups: frames.into_iter().map(FrameKind::title).collect(),
+        series,
+    }
+}
+
+fn color(subject: Subject) -> Color {
+    match subject {
+        Subject::Millrace => Color::MILLRACE,
+        Subject::OvsNormal => Color::PEER,
+        Subject::OvsInPort => Color::PEER_LIGHT,
+    }
+}
+
+/// The samples to compare: of one label, undisturbed if there are such for every subject.
+fn comparable<'a>(samples: &[&'a Sample]) -> (Label, Vec<&'a Sample>) {
+    let quiet: Vec<&Sample> = samples.iter().copied().filter(|sample| !sample.is_disturbed()).collect();
+    for candidates in [quiet.as_slice(), samples] {
+        let rounds = |label: Label| {
+            let of_label: Vec<&Sample> =
+                candidates.iter().copied().filter(|sample| sample.label == label).collect();
+            let groups = by_subject(&of_label);
+            let complete = groups.len() == by_subject(samples).len();
+            (if complete { groups.values().map(Vec::len).min().unwrap_or(0) } else { 0 }, of_label)
+        };
+        let best = [Label::Far, Label::Mix, Label::Near]
+            .map(|label| (label, rounds(label)))
+            .into_iter()
+            .max_by_key(|(_, (rounds, _))| *rounds);
+        if let Some((label, (1.., samples))) = best {
+            return (label, samples);
+        }
+    }
+    (Label::Mix, samples.to_vec())
+}
+
+fn by_subject<'a>(samples: &[&'a Sample]) -> BTreeMap<Subject, Vec<&'a Sample>> {
+    let mut groups: BTreeMap<Subject, Vec<&Sample>> = BTreeMap::new();
+    for sample in samples {
+        groups.entry(sample.subject).or_default().push(sample);
+    }
+    groups
+}
+
+fn outcome(
+    subject: Subject,
+    peer_version: String,
+    load: LoadKind,
+    label: Label,
+    samples: &[&Sample],
+) -> Option<Outcome> {
+    let frame = samples.first()?.frame;
+    let median = |value: &dyn Fn(&Sample) -> f64| spread(samples.iter().map(|sample| value(sample)));
+    let rate = |sample: &Sample| sample.frames as f64 / sample.elapsed.as_secs_f64();
+    let Spread { median: cycles, min, max } =
+        median(&|sample| sample.worker.busy_cycles as f64 / sample.worker.frames as f64)?;
+    let busy = median(&|sample| {
+        let all = sample.worker.busy_cycles + sample.worker.idle_cycles;
+        sample.worker.busy_cycles as f64 / all as f64
+    })?;
+    let lost: u64 = samples.iter().map(|sample| sample.lost).sum();
+    let frames: u64 = samples.iter().map(|sample| sample.frames).sum();
+    let pps = median(&rate)?.median;
+    Some(Outcome {
+        row: ROW,
+        subject,
+        peer_version,
+        frame_bytes: frame.bytes(),
+        flows: 1,
+        load: load.name(),
+        mpps: round(pps / 1e6, 3),
+        gbps: round(pps * frame.bytes() as f64 * 8.0 / 1e9, 3),
+        busy_cycles_per_packet: round(cycles, 1),
+        busy_fraction: round(busy.median, 4),
+        min: round(min, 1),
+        max: round(max, 1),
+        rounds: samples.len(),
+        label,
+        disturbed: samples.iter().any(|sample| sample.is_disturbed()),
+        frame,
+        lost_fraction: lost as f64 / frames.max(1) as f64,
+    })
+}
+
+fn ratios(results: &[Outcome]) -> Vec<Ratio> {
+    let mut ratios = Vec::new();
+    for ours in results.iter().filter(|result| result.subject == Subject::Millrace) {
+        let peers =
+            results.iter().filter(|result| result.subject != Subject::Millrace && result.frame == ours.frame);
+        for peer in peers {
+            let metrics = [
+                ("busy_cycles_per_packet", ours.busy_cycles_per_packet / peer.busy_cycles_per_packet),
+                ("mpps", ours.mpps / peer.mpps),
+                ("gbps", ours.gbps / peer.gbps),
+            ];
+            ratios.extend(metrics.map(|(metric, ratio)| Ratio {
+                row: ROW,
+                frame_bytes: ours.frame_bytes,
+                flows: ours.flows,
+                metric,
+                millrace_over_peer: round(ratio, 3),
+                peer: peer.subject,
+                label: ours.label,
+            }));
+        }
+    }
+    ratios
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::subject::WorkerCounters;
+
+    fn sample(subject: Subject, label: Label, cycles: u64, waited_ns: u64) -> Sample {
+        Sample {
+            frame: FrameKind::Plain(64),
+            subject,
+            label,
+            frames: 1000,
+            lost: 0,
+            elapsed: Duration::from_millis(1),
+            worker: WorkerCounters {
+                frames: 1000,
+                busy_cycles: 1000 * cycles,
+                idle_cycles: 1000 * cycles,
+                waited_ns,
+            },
+        }
+    }
+
+    fn report(samples: &[Sample]) -> Report {
+        let machine = Machine {
+            cpu: "a CPU".into(),
+            cores: 2,
+            tsc_mhz: 2000,
+            kernel: "Linux".into(),
+            worker_cpu: 0,
+            load_cpu: 1,
+        };
+        let versions = [(Subject::Millrace, "0.1".into()), (Subject::OvsNormal, "3.1".into())];
+        Report::new(machine, LoadKind::Light, samples, &versions)
+    }
+
+    #[test]
+    fn report_when_labels_differ_compares_within_one() {
+        let report = report(&[
+            sample(Subject::Millrace, Label::Near, 100, 0),
+            sample(Subject::OvsNormal, Label::Far, 600, 0),
+            sample(Subject::Millrace, Label::Far, 300, 0),
+            sample(Subject::OvsNormal, Label::Far, 500, 0),
+            sample(Subject::OvsNormal, Label::Far, 700, 0),
+        ]);
+        assert!(report.results.iter().all(|result| result.label == Label::Far));
+        assert_eq!(report.results[1].rounds, 3);
+        assert_eq!(report.ratios[0].metric, "busy_cycles_per_packet");
+        assert_eq!(report.ratios[0].millrace_over_peer, 0.5);
+        assert!(report.table().contains("0.50x of it"), "{}", report.table());
+    }
+
+    #[test]
+    fn report_when_samples_are_disturbed_prefers_the_others() {
+        let report = report(&[
+            sample(Subject::Millrace, Label::Near, 900, 500_000),
+            sample(Subject::Millrace, Label::Near, 100, 0),
+            sample(Subject::OvsNormal, Label::Near, 200, 0),
+        ]);
+        assert_eq!(report.ratios[0].millrace_over_peer, 0.5);
+        assert!(!report.results[0].disturbed);
+    }
+
+    #[test]
+    fn json_when_written_has_the_agreed_shape() {
+        let report = report(&[sample(Subject::Millrace, Label::Near, 100, 0)]);
+        let json = serde_json::to_value(&report).unwrap();
+        let result = json["results"][0].as_object().unwrap();
+        for key in [
+            "row",
+            "subject",
+            "peer_version",
+            "frame_bytes",
+            "flows",
+            "load",
+            "mpps",
+            "gbps",
+            "busy_cycles_per_packet",
+            "busy_fraction",
+            "min",
+            "max",
+            "rounds",
+        ] {
+            assert!(result.contains_key(key), "{key}");
+        }
+        assert!(json["machine"].is_object() && json["ratios"].is_array());
+    }
+}

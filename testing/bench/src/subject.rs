@@ -1,0 +1,89 @@
+//! What is measured: a switch between two vhost-user ports, whose sockets the guests create.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// The MAC addresses of the two guests.
+pub(crate) const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+
+/// Which switch, forwarding by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub(crate) enum Subject {
+    /// Millrace with its whole pipeline on: learning L2, port security, flow cache.
+    #[serde(rename = "millrace")]
+    Millrace,
+    /// OVS-DPDK as a learning switch (`actions=NORMAL`): the like of Millrace's pipeline.
+    #[serde(rename = "ovs-dpdk")]
+    OvsNormal,
+    /// OVS-DPDK as a cross-connect (`in_port=1,actions=output:2`): its fastest path, which looks at no address.
+    #[serde(rename = "ovs-dpdk-in-port")]
+    OvsInPort,
+}
+
+impl Subject {
+    /// As people say it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Millrace => "Millrace",
+            Self::OvsNormal => "OVS-DPDK",
+            Self::OvsInPort => "OVS-DPDK in_port",
+        }
+    }
+}
+
+/// What a worker thread has counted so far, in its own words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct WorkerCounters {
+    /// Frames received.
+    pub(crate) frames: u64,
+    /// Cycles of turns that moved something.
+    pub(crate) busy_cycles: u64,
+    /// All other cycles.
+    pub(crate) idle_cycles: u64,
+    /// Time that the thread was ready but not let run, nanoseconds.
+    pub(crate) waited_ns: u64,
+}
+
+impl WorkerCounters {
+    /// What was counted since `earlier`.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            frames: self.frames.saturating_sub(earlier.frames),
+            busy_cycles: self.busy_cycles.saturating_sub(earlier.busy_cycles),
+            idle_cycles: self.idle_cycles.saturating_sub(earlier.idle_cycles),
+            waited_ns: self.waited_ns.saturating_sub(earlier.waited_ns),
+        }
+    }
+}
+
+/// A running switch with two ports.
+pub(crate) trait Switch {
+    /// Where the guests listen.
+    fn sockets(&self) -> [PathBuf; 2];
+    /// Its version.
+    fn version(&self) -> String;
+    /// Makes it forward by what `subject` says.
+    fn forward(&mut self, subject: Subject) -> anyhow::Result<()>;
+    /// Its worker's counters.
+    fn counters(&mut self) -> anyhow::Result<WorkerCounters>;
+    /// Takes the CPU away from it.
+    fn pause(&self);
+    /// Gives the CPU back.
+    fn resume(&self);
+    /// An error if it has died.
+    fn check(&mut self) -> anyhow::Result<()>;
+}
+
+/// Time that a thread of `process`, whose name starts with `name`, was ready but not let run: scheduler statistics,
+/// second field. Zero if the kernel keeps none.
+pub(crate) fn waited_ns(process: u32, name: &str) -> u64 {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return 0 };
+    threads
+        .flatten()
+        .map(|thread| thread.path())
+        .filter(|path| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.starts_with(name)))
+        .filter_map(|path| std::fs::read_to_string(path.join("schedstat")).ok())
+        .filter_map(|stat| stat.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum()
+}
