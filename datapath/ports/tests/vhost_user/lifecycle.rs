@@ -3,7 +3,10 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use ports::Device;
 use ports::vhost_user::{Role, VhostUserControl, VhostUserError, VhostUserSpec};
 
 use super::support::*;
@@ -297,16 +300,56 @@ fn sleeping_worker_when_the_guest_kicks_is_woken() {
 #[test]
 fn waker_when_a_frontend_comes_and_goes_is_called() {
     let port = TestPort::create();
-    let calls = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
-    let counted = std::sync::Arc::clone(&calls);
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
     let count = move || {
-        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counted.fetch_add(1, Ordering::Relaxed);
     };
-    port.device.handle.set_waker(std::sync::Arc::new(count));
+    port.device.handle.set_waker(Arc::new(count));
     let frontend = Frontend::connect(&port.path());
     frontend.ask(GET_FEATURES);
-    wait_for("a wake-up", || calls.load(std::sync::atomic::Ordering::Relaxed) > 0);
-    let before = calls.load(std::sync::atomic::Ordering::Relaxed);
+    wait_for("a wake-up", || calls.load(Ordering::Relaxed) > 0);
+    let before = calls.load(Ordering::Relaxed);
     drop(frontend);
-    wait_for("a wake-up", || calls.load(std::sync::atomic::Ordering::Relaxed) > before);
+    wait_for("a wake-up", || calls.load(Ordering::Relaxed) > before);
+}
+
+/// One frame to the switch, and a buffer for one back if the ring has room.
+fn give_and_take(frontend: &mut Frontend) {
+    frontend.transmit(0, &[7; 900]);
+    if frontend.avail(0).wrapping_sub(frontend.used(0)) < RING_SIZE {
+        frontend.post(0);
+    }
+}
+
+#[test]
+fn memory_when_removed_and_added_under_load_is_never_touched_in_between() {
+    let port = TestPort::create();
+    let mut frontend = Frontend::connect(&port.path());
+    frontend.start(1);
+    port.wait_for_up();
+    let Device { mut rx, tx, handle } = port.device;
+    let stop = AtomicBool::new(false);
+    let taken = std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let mut burst = frame::Burst::new();
+            let mut taken = 0;
+            while !stop.load(Ordering::Relaxed) {
+                taken += forward(&mut *rx[0], &*tx[0], &mut burst).frames;
+            }
+            taken
+        });
+        for _ in 0..200 {
+            give_and_take(&mut frontend);
+            assert_eq!(frontend.acknowledged(REM_MEM_REG, &single_region(), &[]), 0);
+            give_and_take(&mut frontend);
+            assert_eq!(frontend.acknowledged(ADD_MEM_REG, &single_region(), &[frontend.memory.as_fd()]), 0);
+            let sent = frontend.avail(1);
+            wait_for("the frames to be taken", || frontend.used(1) == sent);
+        }
+        stop.store(true, Ordering::Relaxed);
+        worker.join().unwrap()
+    });
+    assert_eq!(taken, 400);
+    assert!(handle.link().up, "{}", handle.link().detail);
 }

@@ -322,6 +322,10 @@ impl Frontend {
         self.memory.write_all_at(&index.to_le_bytes(), at).unwrap();
     }
 
+    pub(crate) fn avail(&self, ring: u32) -> u16 {
+        self.avail[ring as usize]
+    }
+
     pub(crate) fn used(&self, ring: u32) -> u16 {
         let mut index = [0; 2];
         self.memory.read_exact_at(&mut index, u64::from(ring) * RING_STRIDE + 0x2002).unwrap();
