@@ -19,9 +19,10 @@
 //! either for ever, whatever ended the last connection.
 //!
 //! **Restarts.** Nothing is remembered from one connection to the next. A ring goes on at its used index, whatever base
-//! the frontend gives, because chains are used in order and within the call that took them: so a killed frontend, a
-//! killed switch and a frontend that knows nothing of the kill all go on without a chain lost or taken twice, and there
-//! is no need for the protocol's table of chains in flight (INFLIGHT_SHMFD).
+//! the frontend gives, because chains are used in order and within the call that took them. A frontend that comes back
+//! loses or repeats no chain by that. A switch that was killed inside a burst had not yet shown its chains as used and
+//! takes them again: frames of that one burst may arrive twice, none that the guest sent is passed over. There is no
+//! need for the protocol's table of chains in flight (INFLIGHT_SHMFD).
 //!
 //! **Errors.** A frontend that breaks the protocol is cut off; all that it gave is released at once, and
 //! [`crate::Link::detail`] says why. A request that is proper but impossible (memory that cannot be mapped, an MTU that
@@ -31,8 +32,8 @@
 //! **Invariant:** sockets never block. A peer that sends half a message, or reads no reply, stops nobody else, and holds
 //! no more than one message and one reply of the switch's memory.
 //! **Invariant:** nothing of a frontend outlives its connection.
-//! **Limit:** no IOMMU, no packed rings, no postcopy migration. The vhost crate's messages are not used: its handler
-//! blocks on a peer, and takes descriptors from the first bytes of a message only.
+//! **Limit:** no IOMMU, no packed rings, no postcopy migration. The vhost crate (0.18) is not used: its handler waits for
+//! the rest of a header, and takes a payload that comes in two pieces for an error.
 mod channel;
 mod control;
 mod endpoint;
