@@ -12,23 +12,16 @@ const F_INDIRECT: u16 = 4;
 /// Bytes of a descriptor.
 pub(crate) const DESCRIPTOR_BYTES: usize = 16;
 
-/// One descriptor, as it was when it was read.
+/// One descriptor, as it was when it was read. Kept as the two words that it was read as: a burst's descriptors are
+/// stored and loaded again at once, which is only cheap in the same pieces.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Descriptor {
-    pub(crate) addr: u64,
-    pub(crate) len: u32,
-    flags: u16,
-    next: u16,
+    addr: u64,
+    /// Length, flags and next, from the low end.
+    rest: u64,
 }
 
 impl Descriptor {
-    /// A descriptor from the two little-endian halves that lie in the table.
-    #[inline]
-    fn from_halves(low: u64, high: u64) -> Self {
-        let (addr, high) = (u64::from_le(low), u64::from_le(high));
-        Self { addr, len: high as u32, flags: (high >> 32) as u16, next: (high >> 48) as u16 }
-    }
-
     /// Reads the descriptor at `at`, each byte once.
     ///
     /// # Safety
@@ -37,7 +30,8 @@ impl Descriptor {
     pub(crate) unsafe fn read_aligned(at: *const u8) -> Self {
         let at = at.cast::<u64>();
         // SAFETY: the caller's contract, for each half.
-        unsafe { Self::from_halves(at.read_volatile(), at.add(1).read_volatile()) }
+        let (addr, rest) = unsafe { (at.read_volatile(), at.add(1).read_volatile()) };
+        Self { addr: u64::from_le(addr), rest: u64::from_le(rest) }
     }
 
     /// As [`Descriptor::read_aligned`], at any address: indirect tables have no alignment (§2.7.5.3).
@@ -49,41 +43,59 @@ impl Descriptor {
             // SAFETY: the caller's contract, and the alignment was just checked.
             return unsafe { Self::read_aligned(at) };
         }
-        let mut bytes = [0; DESCRIPTOR_BYTES];
-        for (offset, byte) in bytes.iter_mut().enumerate() {
-            // SAFETY: `offset` < 16.
-            *byte = unsafe { at.add(offset).read_volatile() };
-        }
-        let half = |at: usize| {
-            let mut half = [0; 8];
-            half.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_ne_bytes(half)
+        let word = |start: usize| {
+            let mut bytes = [0; 8];
+            for (offset, byte) in bytes.iter_mut().enumerate() {
+                // SAFETY: `start + offset` < 16.
+                *byte = unsafe { at.add(start + offset).read_volatile() };
+            }
+            u64::from_le_bytes(bytes)
         };
-        Self::from_halves(half(0), half(8))
+        Self { addr: word(0), rest: word(8) }
+    }
+
+    /// The buffer's guest address.
+    #[inline]
+    pub(crate) fn addr(&self) -> u64 {
+        self.addr
+    }
+
+    /// The buffer's bytes.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.rest as u32
+    }
+
+    fn flags(&self) -> u16 {
+        (self.rest >> 32) as u16
+    }
+
+    fn next(&self) -> u16 {
+        (self.rest >> 48) as u16
     }
 
     /// True if this descriptor alone is a chain that the device reads.
     #[inline]
     pub(crate) fn is_single_readable(&self) -> bool {
-        self.flags & (F_NEXT | F_WRITE | F_INDIRECT) == 0
+        self.flags() & (F_NEXT | F_WRITE | F_INDIRECT) == 0
     }
 
     /// True if this descriptor alone is a chain that the device writes.
     #[inline]
     pub(crate) fn is_single_writable(&self) -> bool {
-        self.flags & (F_NEXT | F_WRITE | F_INDIRECT) == F_WRITE
+        self.flags() & (F_NEXT | F_WRITE | F_INDIRECT) == F_WRITE
     }
 
     fn has_next(&self) -> bool {
-        self.flags & F_NEXT != 0
+        self.flags() & F_NEXT != 0
     }
 
     fn is_indirect(&self) -> bool {
-        self.flags & F_INDIRECT != 0
+        self.flags() & F_INDIRECT != 0
     }
 
     fn access(&self) -> Access {
-        if self.flags & F_WRITE != 0 { Access::Write } else { Access::Read }
+        if self.flags() & F_WRITE != 0 { Access::Write } else { Access::Read }
     }
 }
 
@@ -197,7 +209,7 @@ pub(crate) fn walk(
             return Err(ChainError::Malformed);
         }
         push_runs(descriptor, memory, limits.runs, runs)?;
-        total += descriptor.len as usize;
+        total += descriptor.len() as usize;
         if !descriptor.has_next() {
             return Ok(total);
         }
@@ -205,18 +217,18 @@ pub(crate) fn walk(
         if left == 0 {
             return Err(ChainError::Malformed);
         }
-        descriptor = table.get(descriptor.next).ok_or(ChainError::Malformed)?;
+        descriptor = table.get(descriptor.next()).ok_or(ChainError::Malformed)?;
     }
 }
 
 fn indirect_table(descriptor: Descriptor, memory: &mut impl Translate) -> Result<Table, ChainError> {
-    let entries = descriptor.len / DESCRIPTOR_BYTES as u32;
+    let entries = descriptor.len() / DESCRIPTOR_BYTES as u32;
     // A `next` of 16 bits cannot reach further.
-    let sane = descriptor.len.is_multiple_of(DESCRIPTOR_BYTES as u32) && (1..=1 << 16).contains(&entries);
+    let sane = descriptor.len().is_multiple_of(DESCRIPTOR_BYTES as u32) && (1..=1 << 16).contains(&entries);
     if !sane {
         return Err(ChainError::Malformed);
     }
-    let base = memory.contiguous(descriptor.addr, descriptor.len.into()).ok_or(ChainError::Malformed)?;
+    let base = memory.contiguous(descriptor.addr, descriptor.len().into()).ok_or(ChainError::Malformed)?;
     // SAFETY: `contiguous` gave `len` mapped bytes, which stay mapped while the ring is locked for this burst.
     Ok(unsafe { Table::new(base, entries) })
 }
@@ -227,7 +239,7 @@ fn push_runs(
     limit: usize,
     runs: &mut Vec<Run>,
 ) -> Result<(), ChainError> {
-    let (mut addr, mut left) = (descriptor.addr, u64::from(descriptor.len));
+    let (mut addr, mut left) = (descriptor.addr, u64::from(descriptor.len()));
     addr.checked_add(left).ok_or(ChainError::Malformed)?;
     while left > 0 {
         if runs.len() == limit {

@@ -110,12 +110,28 @@ pub struct QueueSetup {
     pub log: Option<QueueLog>,
 }
 
-/// The next chain's first descriptor, read once.
+/// A chain's head: what its available entry and its first descriptor said when they were read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Head {
-    /// The index that goes into the used ring; `None` if it is outside the table.
-    pub(crate) id: Option<u16>,
     pub(crate) first: Descriptor,
+    id: u32,
+}
+
+impl Head {
+    /// Stands for an id outside the descriptor table.
+    const NO_ID: u32 = u32::MAX;
+
+    /// True if the chain starts inside the descriptor table.
+    #[inline]
+    pub(crate) fn is_in_table(&self) -> bool {
+        self.id != Self::NO_ID
+    }
+
+    /// What goes into the used ring. A head outside the table is given back as 0: there is no true answer.
+    #[inline]
+    pub(crate) fn used_id(&self) -> u16 {
+        if self.is_in_table() { self.id as u16 } else { 0 }
+    }
 }
 
 /// One split virtqueue that runs.
@@ -269,10 +285,10 @@ impl Ring {
             let slot = usize::from(at.wrapping_add(offset as u16) & (self.size - 1));
             // SAFETY: `slot < size`, and the available ring of `size` entries behind its two indices is mapped.
             let id = u16::from_le(unsafe { self.avail.add(AVAIL_ENTRIES + slot).read_volatile() });
-            self.batch[offset].id = (id < self.size).then_some(id);
+            self.batch[offset].id = if id < self.size { id.into() } else { Head::NO_ID };
         }
         for head in &mut self.batch[..ready] {
-            let id = usize::from(head.id.unwrap_or(0));
+            let id = usize::from(head.used_id());
             // SAFETY: `id < size`; the table of `size` descriptors is mapped and 16-byte aligned (`locate`).
             head.first = unsafe { Descriptor::read_aligned(self.desc.add(id * DESCRIPTOR_BYTES)) };
         }
@@ -283,7 +299,7 @@ impl Ring {
     /// The host address of all of `first`, if one region holds it.
     #[inline]
     pub(crate) fn contiguous(&mut self, first: &Descriptor) -> Option<*mut u8> {
-        self.translator.contiguous(first.addr, first.len.into())
+        self.translator.contiguous(first.addr(), first.len().into())
     }
 
     /// Appends the memory of the chain behind `head` to `runs`, up to `limit` of them, and returns its bytes.
@@ -294,7 +310,7 @@ impl Ring {
         limit: usize,
         runs: &mut Vec<Run>,
     ) -> Result<usize, ChainError> {
-        if head.id.is_none() {
+        if !head.is_in_table() {
             return Err(ChainError::Malformed);
         }
         let limits =
@@ -305,11 +321,11 @@ impl Ring {
     }
 
     /// Writes the used entry of position `at`: `len` bytes were written to chain `id`. The driver does not see it before
-    /// [`Ring::publish`]. An id outside the table is given back as it came in sight: as 0.
+    /// [`Ring::publish`].
     #[inline]
-    pub(crate) fn put_used(&mut self, at: u16, id: Option<u16>, len: u32) {
+    pub(crate) fn put_used(&mut self, at: u16, id: u16, len: u32) {
         let slot = usize::from(at & (self.size - 1));
-        let entry = u64::from(id.unwrap_or(0)) | u64::from(len) << 32;
+        let entry = u64::from(id) | u64::from(len) << 32;
         let offset = INDICES_BYTES + slot * USED_ENTRY_BYTES;
         // SAFETY: `slot < size`, and the used ring of `size` entries behind its two indices is mapped. The driver does not
         // read this entry before it sees the index that `publish` stores.

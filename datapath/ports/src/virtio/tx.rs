@@ -56,7 +56,7 @@ impl VirtioTx {
 pub(crate) struct WriteScratch {
     runs: Vec<Run>,
     /// Each chain of the frame: id and bytes.
-    chains: Vec<(Option<u16>, usize)>,
+    chains: Vec<(u16, usize)>,
     software: Scratch,
 }
 
@@ -120,7 +120,7 @@ fn capabilities(features: Features) -> Capabilities {
 struct Writer<'a> {
     ring: &'a mut Ring,
     runs: &'a mut Vec<Run>,
-    chains: &'a mut Vec<(Option<u16>, usize)>,
+    chains: &'a mut Vec<(u16, usize)>,
     /// The next chain to take; everything before it holds whole frames.
     at: u16,
     header_bytes: usize,
@@ -134,7 +134,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(ring: &'a mut Ring, runs: &'a mut Vec<Run>, chains: &'a mut Vec<(Option<u16>, usize)>) -> Self {
+    fn new(ring: &'a mut Ring, runs: &'a mut Vec<Run>, chains: &'a mut Vec<(u16, usize)>) -> Self {
         let features = ring.setup().features;
         Self {
             at: ring.position(),
@@ -159,22 +159,21 @@ impl<'a> Writer<'a> {
         }
         let head = self.ring.head(self.at);
         let need = self.header_bytes + gather.len();
-        if head.id.is_some()
+        if head.is_in_table()
             && head.first.is_single_writable()
-            && head.first.len as usize >= need
+            && head.first.len() as usize >= need
             && let Some(host) = self.ring.contiguous(&head.first)
         {
-            let header = self.header(offload);
             // SAFETY: `contiguous` gave at least `need` mapped bytes, which stay mapped while the ring is locked. Frames
             // are borrowed from other memory or, looped back, from chains of another ring: a guest that lets them
             // overlap garbles only its own frame.
             unsafe {
-                host.copy_from_nonoverlapping(header.as_ptr(), self.header_bytes);
+                self.write_header(host, offload);
                 gather.copy_to(host.add(self.header_bytes));
             }
-            self.ring.log_write(head.first.addr, need);
+            self.ring.log_write(head.first.addr(), need);
             self.copied_bytes += gather.body_len() as u64;
-            self.ring.put_used(self.at, head.id, need as u32);
+            self.ring.put_used(self.at, head.used_id(), need as u32);
             self.at = self.at.wrapping_add(1);
             return Ok(());
         }
@@ -239,7 +238,7 @@ impl<'a> Writer<'a> {
             }
             let head = self.ring.head(at);
             let walked = self.ring.walk(&head, Access::Write, MAX_RUNS, self.runs);
-            self.chains.push((head.id, walked.unwrap_or(0)));
+            self.chains.push((head.used_id(), walked.unwrap_or(0)));
             let bytes = walked.map_err(|error| {
                 self.give_back_empty();
                 error.reason()
@@ -303,10 +302,28 @@ impl<'a> Writer<'a> {
         self.notify |= self.ring.publish(self.at);
     }
 
+    /// Writes the header of a frame in one chain: for nearly all frames a constant, by stores of a fixed size.
+    ///
+    /// # Safety
+    /// `host` is valid for `header_bytes` bytes of writes.
     #[inline]
+    unsafe fn write_header(&self, host: *mut u8, offload: &Offload) {
+        if self.header_bytes == HEADER_BYTES
+            && offload.gso.is_none()
+            && offload.checksum == Checksum::Complete
+        {
+            // SAFETY: the caller's contract; an array of bytes has no alignment.
+            unsafe { host.cast::<[u8; HEADER_BYTES]>().write_unaligned(header::PLAIN) };
+            return;
+        }
+        let header = self.header(offload);
+        // SAFETY: the caller's contract; `header_bytes` is at most that of the longest header.
+        unsafe { host.copy_from_nonoverlapping(header.as_ptr(), self.header_bytes) };
+    }
+
     fn header(&self, offload: &Offload) -> [u8; HEADER_BYTES] {
-        if !self.checksum && offload.checksum == Checksum::Valid {
-            return header::encode(&Offload::NONE);
+        if offload.checksum == Checksum::Valid && !self.checksum {
+            return header::encode(&Offload { checksum: Checksum::Complete, ..*offload });
         }
         header::encode(offload)
     }

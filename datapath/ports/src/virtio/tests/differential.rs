@@ -61,7 +61,7 @@ fn ours(driver: &Driver) -> Vec<Chain> {
             let mut runs = Vec::new();
             let walked = ring.walk(&head, Access::Read, usize::MAX, &mut runs);
             let list = runs.iter().map(|run| (run.guest, run.len as u32)).collect();
-            (head.id.unwrap(), walked.is_ok().then_some(list))
+            (head.used_id(), walked.is_ok().then_some(list))
         })
         .collect()
 }
