@@ -30,8 +30,8 @@ pub struct NetConf {
     /// Whether to masquerade: not supported.
     #[serde(default)]
     pub ip_masq: bool,
-    /// `cni.dev/valid-attachments` of GC.
-    #[serde(rename = "cni.dev/valid-attachments")]
+    /// `cni.dev/valid-attachments` of GC. A runtime without any writes null.
+    #[serde(rename = "cni.dev/valid-attachments", default, deserialize_with = "null_is_empty")]
     pub valid_attachments: Option<Vec<ValidAttachment>>,
     #[serde(default)]
     runtime_config: Map<String, Value>,
@@ -159,6 +159,12 @@ impl NetConf {
         let by_runtime = self.runtime_config.get(key).filter(|value| !is_nothing(value));
         by_runtime.or_else(|| self.args.get("cni")?.get(key).filter(|value| !is_nothing(value)))
     }
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Vec<ValidAttachment>>, D::Error> {
+    Ok(Some(Option::deserialize(from)?.unwrap_or_default()))
 }
 
 /// True for what a runtime writes when nobody asked: null, "", [], {}.

@@ -18,7 +18,7 @@ pub use frame::{
     Answer, FrameError, HEADER_BYTES, MAX_FRAME_BYTES, MAX_STDIN_BYTES, Request, payload_len, read_frame,
 };
 pub use result::{AddResult, Dns, Interface, Ip, ResultError, Route};
-pub use version::{SUPPORTED, Version, versions_answer};
+pub use version::{SUPPORTED, Version, version_of, versions_answer};
 
 /// Where the plugin finds the agent when neither the configuration's `agentSocket` nor [`SOCKET_ENV`] says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/millrace/cni.sock";

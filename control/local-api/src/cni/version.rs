@@ -47,6 +47,17 @@ impl fmt::Display for Version {
     }
 }
 
+/// The version to tell an error in when a configuration cannot be served: its own, or the newest where that is not known.
+pub fn version_of(stdin: &[u8]) -> Version {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Versioned {
+        cni_version: String,
+    }
+    let found: Option<Versioned> = serde_json::from_slice(stdin).ok();
+    found.and_then(|found| Version::parse(&found.cni_version)).unwrap_or(Version::V1_1_0)
+}
+
 /// The answer to VERSION (§"VERSION Success"): in the version asked in, or the newest where that one is not spoken.
 pub fn versions_answer(asked: Option<&str>) -> Value {
     let version = asked.and_then(Version::parse).unwrap_or(Version::V1_1_0);

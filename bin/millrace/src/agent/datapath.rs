@@ -1,0 +1,161 @@
+//! The engine's switch, over gRPC.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use local_api::switch_v1::switch_client::SwitchClient;
+use local_api::switch_v1::{self as proto, port::Device as ProtoDevice};
+use reconcile::datapath::{
+    Applied, Datapath, DatapathError, Device, Port, SwitchInfo, Update, VhostUserRole,
+};
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+use vswitch::program::{NetworkSpec, PortNo, VlanMode};
+
+/// How long the switch may take. Opening a port is milliseconds; a full program of a large node is a second.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// A full program of a large node is below; gRPC's usual limit is not.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// A switch process behind a socket.
+pub(crate) struct GrpcSwitch {
+    client: SwitchClient<Channel>,
+    socket: PathBuf,
+    runtime: tokio::runtime::Handle,
+}
+
+impl GrpcSwitch {
+    /// The switch behind `channel`. Calls must come from threads that may block.
+    pub(crate) fn new(channel: Channel, socket: &Path, runtime: tokio::runtime::Handle) -> Self {
+        let client = SwitchClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Self { client, socket: socket.to_owned(), runtime }
+    }
+
+    fn ask<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, DatapathError> {
+        let answer = self.runtime.block_on(async { tokio::time::timeout(TIMEOUT, call).await });
+        match answer {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(self.failed(&status)),
+            Err(_) => Err(DatapathError::Unreachable(format!(
+                "it takes longer than {TIMEOUT:?} on {}: see its log",
+                self.socket.display()
+            ))),
+        }
+    }
+
+    fn failed(&self, status: &Status) -> DatapathError {
+        match status.code() {
+            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::Unimplemented => {
+                DatapathError::Refused(status.message().to_owned())
+            }
+            Code::Unavailable => DatapathError::Unreachable(format!(
+                "nobody answers on {}: start one with `millrace switch`",
+                self.socket.display()
+            )),
+            _ => DatapathError::Unreachable(format!("{}: {}", self.socket.display(), status.message())),
+        }
+    }
+}
+
+impl Datapath for GrpcSwitch {
+    fn info(&self) -> Result<SwitchInfo, DatapathError> {
+        let mut client = self.client.clone();
+        let info = self.ask(client.info(proto::InfoRequest {}))?;
+        Ok(SwitchInfo { instance: info.instance, program_version: info.program_version })
+    }
+
+    fn apply(&self, update: &Update) -> Result<Applied, DatapathError> {
+        let mut client = self.client.clone();
+        let answer = self.ask(client.apply(request(update)))?;
+        if answer.resync {
+            return Ok(Applied::Resync);
+        }
+        let failed = answer.ports.into_iter().filter(|port| !port.error.is_empty());
+        let failed = failed.map(|port| (PortNo(port.number as u16), port.error)).collect();
+        Ok(Applied::Done { instance: answer.instance, failed })
+    }
+
+    fn ports(&self) -> Result<BTreeSet<PortNo>, DatapathError> {
+        let mut client = self.client.clone();
+        let answer = self.ask(client.list_ports(proto::ListPortsRequest {}))?;
+        Ok(answer.ports.into_iter().filter_map(|state| Some(PortNo(state.port?.number as u16))).collect())
+    }
+}
+
+fn request(update: &Update) -> proto::ApplyRequest {
+    proto::ApplyRequest {
+        from_version: update.from_version,
+        to_version: update.to_version,
+        put_networks: update.put_networks.iter().map(network).collect(),
+        delete_networks: update.delete_networks.iter().map(|number| number.0).collect(),
+        put_ports: update.put_ports.iter().map(port).collect(),
+        delete_ports: update.delete_ports.iter().map(|number| u32::from(number.0)).collect(),
+    }
+}
+
+fn network(spec: &NetworkSpec) -> proto::Network {
+    proto::Network {
+        number: spec.number.0,
+        name: spec.name.clone(),
+        flood_unknown: spec.flood_unknown,
+        mac_age_ms: spec.mac_age_ms,
+        mac_limit: spec.mac_limit,
+    }
+}
+
+fn port(port: &Port) -> proto::Port {
+    let spec = &port.spec;
+    proto::Port {
+        number: spec.number.0.into(),
+        name: spec.name.clone(),
+        network: spec.network.0,
+        vlan: Some(vlan(&spec.vlan)),
+        macs: spec.macs.iter().map(ToString::to_string).collect(),
+        ips: spec.ips.iter().map(ToString::to_string).collect(),
+        port_security: spec.port_security,
+        mac_limit: spec.mac_limit,
+        isolated: spec.isolated,
+        mtu_bytes: spec.mtu_bytes,
+        device: Some(device(&port.device)),
+    }
+}
+
+fn vlan(mode: &VlanMode) -> proto::Vlan {
+    let number = |vlan: &Option<vswitch::program::VlanId>| vlan.map_or(0, |vlan| u32::from(vlan.get()));
+    match mode {
+        VlanMode::Access(vlan) => proto::Vlan { trunk: false, untagged: number(vlan), allowed: Vec::new() },
+        VlanMode::Trunk { allowed, native } => proto::Vlan {
+            trunk: true,
+            untagged: number(native),
+            allowed: allowed.iter().map(|vlan| u32::from(vlan.get())).collect(),
+        },
+    }
+}
+
+fn device(device: &Device) -> ProtoDevice {
+    match device {
+        Device::Tap { netns, netdev, queues } => ProtoDevice::Tap(proto::TapDevice {
+            netns: netns.to_string_lossy().into_owned(),
+            netdev: netdev.clone(),
+            queues: *queues,
+        }),
+        Device::VhostUser { socket, role, queues } => {
+            let owner = match role {
+                VhostUserRole::Listen(owner) => Some(owner),
+                VhostUserRole::Connect => None,
+            };
+            ProtoDevice::VhostUser(proto::VhostUserDevice {
+                socket_path: socket.to_string_lossy().into_owned(),
+                connect: owner.is_none(),
+                uid: owner.map_or(0, |owner| owner.uid),
+                gid: owner.map_or(0, |owner| owner.gid),
+                mode: owner.map_or(0, |owner| owner.mode),
+                queues: *queues,
+            })
+        }
+    }
+}
