@@ -44,6 +44,8 @@ struct Port {
     fault: Option<String>,
     /// The datapath has its device.
     open: bool,
+    /// It works, and this update does not change it.
+    settled: bool,
 }
 
 impl Board {
@@ -149,6 +151,9 @@ impl Asked {
     /// Takes over what `request` says. Returns the results of ports that cannot even be numbered.
     fn take(&mut self, request: &api::ApplyRequest) -> Vec<api::PortResult> {
         let everything = request.from_version == 0;
+        for port in self.ports.values_mut() {
+            port.settled = port.open;
+        }
         let mut before = if everything { std::mem::take(&mut self.ports) } else { BTreeMap::new() };
         if everything {
             self.networks.clear();
@@ -187,9 +192,9 @@ impl Asked {
         while let Err(error) = Program::build(self.spec(|port| port.fault.is_none())) {
             let blamed = blamed(&error);
             let sound = self.ports.values_mut().filter(|port| port.fault.is_none());
-            // Of two that claim one station, the one that is open already keeps it.
+            // Of two that claim one station, the one that had it keeps it.
             let culprit =
-                sound.filter(|port| blamed.contains(&&*port.asked.name)).min_by_key(|port| port.open);
+                sound.filter(|port| blamed.contains(&&*port.asked.name)).min_by_key(|port| port.settled);
             let Some(culprit) = culprit else { unreachable!("{error}: names no port of this program") };
             culprit.fault = Some(error.to_string());
         }
@@ -235,6 +240,7 @@ impl Port {
     /// The port `asked`, which takes the place of `old`.
     fn put(asked: &api::Port, old: Option<&Port>) -> Self {
         let open = old.is_some_and(|old| old.open && !differs(&old.asked, asked));
-        Self { asked: asked.clone(), spec: convert::port(asked), fault: None, open }
+        let settled = open && old.is_some_and(|old| old.asked == *asked);
+        Self { asked: asked.clone(), spec: convert::port(asked), fault: None, open, settled }
     }
 }

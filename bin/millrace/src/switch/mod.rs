@@ -8,6 +8,8 @@ mod board;
 mod convert;
 mod devices;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
