@@ -456,3 +456,11 @@ fn adopt(attachment: &mut Attachment, leased: crate::delegate::Leased) {
 fn first(errors: Vec<AttachError>) -> Result<(), AttachError> {
     errors.into_iter().next().map_or(Ok(()), Err)
 }
+
+#[cfg(test)]
+impl Engine {
+    /// Makes an attachment look as it does when the agent is killed just before it is ready.
+    pub(crate) fn half_make(&self, attachment: &Attachment) {
+        self.keep(&Attachment { state: State::Reserved, ..attachment.clone() }).unwrap();
+    }
+}

@@ -1,0 +1,83 @@
+//! What the state file does when it is shared, broken, of another age, or on a full disk.
+
+use std::path::Path;
+
+use super::world::{World, request};
+use crate::store::{Op, Snapshot, Store, StoreError};
+
+fn open(path: &Path) -> Result<(Store, Snapshot), StoreError> {
+    Store::open(path)
+}
+
+#[test]
+fn open_when_another_agent_has_it_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.redb");
+    let first = open(&path).unwrap();
+    assert_eq!(open(&path).unwrap_err(), StoreError::InUse(path.clone()));
+    drop(first);
+    open(&path).unwrap();
+}
+
+#[test]
+fn open_when_the_file_is_no_database_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.redb");
+    for content in [&b"not a database"[..], &[0; 8192]] {
+        std::fs::write(&path, content).unwrap();
+        let error = open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+    }
+}
+
+#[test]
+fn open_when_a_byte_is_flipped_anywhere_gives_an_error_or_what_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.redb");
+    let world = World::new();
+    let made = world.agent().unwrap().add(&request(0)).unwrap();
+    let (mut store, _) = open(&path).unwrap();
+    store.commit(&[Op::PutAttachment(Box::new(made.clone())), Op::PortCursor(1)]).unwrap();
+    drop(store);
+    let good = std::fs::read(&path).unwrap();
+    let broken = dir.path().join("broken.redb");
+    // Every byte of the header, and a sample of the pages.
+    let used: Vec<_> = (0..good.len()).filter(|at| *at < 320 || good[*at] != 0).collect();
+    for at in used.into_iter().enumerate().filter(|(n, at)| *at < 64 || n % 41 == 0).map(|(_, at)| at) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x55;
+        std::fs::write(&broken, &bad).unwrap();
+        // A panic of the database would end the test here.
+        if let Ok((_, snapshot)) = open(&broken) {
+            assert!(snapshot.attachments.iter().all(|found| found.id == made.id), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn open_when_the_schema_is_newer_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.redb");
+    drop(open(&path).unwrap());
+    let database = redb::Database::create(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(redb::TableDefinition::<&str, u64>::new("meta")).unwrap().insert("schema", 99).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    assert_eq!(open(&path).unwrap_err(), StoreError::Schema { path, found: 99 });
+}
+
+#[test]
+fn commit_when_the_disk_is_full_changes_nothing_and_works_again_later() {
+    let world = World::new();
+    let agent = world.agent().unwrap();
+    world.set_fuse(0, super::world::Blow::FailBefore);
+    // The first step of a commit is a write; the disk of the fakes fails as a full one.
+    let error = agent.set_networks(&model::Networks::parse("networks: [{name: new}]").unwrap()).unwrap_err();
+    assert!(error.to_string().contains("make room"), "{error}");
+    assert!(agent.desired().network(&"new".parse().unwrap()).is_none());
+    world.take_fuse();
+    agent.set_networks(&model::Networks::parse("networks: [{name: new}]").unwrap()).unwrap();
+    assert!(agent.desired().network(&"new".parse().unwrap()).is_some());
+}

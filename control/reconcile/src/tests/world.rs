@@ -1,0 +1,475 @@
+//! A node whose kernel, switch, IPAM plugin and disk are plain data, with one fuse for all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use model::Networks;
+use vswitch::program::{NetworkNo, PortNo};
+
+use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, SwitchInfo, Update, VhostUserRole};
+use crate::delegate::{Delegate, DelegateError, Leased};
+use crate::kernel::{Kernel, KernelError, LinkConfig, LinkState, Ownership, Route};
+use crate::record::{Address, Delegation};
+use crate::store::Store;
+use crate::{AddRequest, Engine, Layout, Rim, StoreError};
+
+/// What happens at the step that the fuse is set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blow {
+    /// The agent is killed before the step: it and all later steps do not happen.
+    KillBefore,
+    /// The agent is killed after the step, before it learns of it.
+    KillAfter,
+    /// The step alone fails, without effect.
+    FailBefore,
+    /// The step alone reports a failure, but has its effect.
+    FailAfter,
+    /// The switch loses its program before the step.
+    RestartSwitch,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) netns: BTreeSet<PathBuf>,
+    pub(crate) links: BTreeMap<(PathBuf, String), LinkState>,
+    pub(crate) dirs: BTreeSet<PathBuf>,
+    pub(crate) files: BTreeMap<PathBuf, Vec<u8>>,
+    pub(crate) mounts: BTreeMap<PathBuf, PathBuf>,
+    pub(crate) ports: BTreeMap<PortNo, Port>,
+    pub(crate) networks: BTreeSet<NetworkNo>,
+    pub(crate) leases: BTreeMap<(String, String), IpAddr>,
+    pub(crate) switch_away: bool,
+    version: u64,
+    instance: u64,
+    disk: Vec<u8>,
+    fuse: Option<(usize, Blow)>,
+    steps: usize,
+    dead: bool,
+}
+
+/// A node. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct World(Arc<Mutex<State>>);
+
+const NETWORKS: &str = r#"
+networks:
+  - name: blue
+    subnets:
+      - {subnet: 10.1.0.0/29, gateway: 10.1.0.1}
+      - {subnet: "fd00:1::/64"}
+    routes: [{dst: 0.0.0.0/0}]
+    mtu: 9000
+    vlan: 7
+    dns: {nameservers: [10.1.0.53]}
+  - name: plain
+"#;
+
+impl World {
+    /// A node with the network namespaces `/ns/0` to `/ns/63` and a volume for pod `uid-0`.
+    pub(crate) fn new() -> Self {
+        let world = Self::default();
+        let mut state = world.state();
+        state.netns = (0..64).map(|n| PathBuf::from(format!("/ns/{n}"))).collect();
+        state.dirs.insert(VOLUME.into());
+        drop(state);
+        world
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// An agent on this node, as at its start.
+    pub(crate) fn agent(&self) -> Result<Engine, StoreError> {
+        self.agent_with(NETWORKS)
+    }
+
+    pub(crate) fn agent_with(&self, networks: &str) -> Result<Engine, StoreError> {
+        let disk = self.clone();
+        let open = Box::new(move || redb::Builder::new().create_with_backend(Disk(disk.clone())));
+        let path = Path::new("/state/agent.redb");
+        let rim = Rim {
+            kernel: Arc::new(self.clone()),
+            datapath: Arc::new(self.clone()),
+            delegate: Arc::new(self.clone()),
+        };
+        let layout = Layout { vhost_dir: "/run/vhost".into(), kubelet_dir: "/kubelet".into() };
+        let engine = Engine::with_store(Store::open_with(path, open)?, path, layout, rim)?;
+        engine.set_networks(&Networks::parse(networks).unwrap())?;
+        engine.converge();
+        let _ = engine.watch();
+        Ok(engine)
+    }
+
+    /// Sets the fuse to the step that comes after `steps` others.
+    pub(crate) fn set_fuse(&self, steps: usize, blow: Blow) {
+        let mut state = self.state();
+        state.fuse = Some((steps, blow));
+        state.steps = 0;
+    }
+
+    /// Takes the fuse out; true if it had blown.
+    pub(crate) fn take_fuse(&self) -> bool {
+        let mut state = self.state();
+        state.dead = false;
+        state.fuse.take().is_none()
+    }
+
+    pub(crate) fn restart_switch(&self) {
+        self.state().restart_switch();
+    }
+
+    /// What is left of attachments anywhere on the node.
+    pub(crate) fn remains(&self) -> Vec<String> {
+        let state = self.state();
+        let mut remains = Vec::new();
+        remains.extend(state.links.keys().map(|(netns, name)| format!("link {name} in {}", netns.display())));
+        remains
+            .extend(state.dirs.iter().filter(|dir| *dir != Path::new(VOLUME)).map(|dir| format!("{dir:?}")));
+        remains.extend(state.files.keys().map(|file| format!("{file:?}")));
+        remains.extend(state.mounts.keys().map(|target| format!("mount on {target:?}")));
+        remains.extend(state.ports.values().map(|port| format!("port {}", port.spec.name)));
+        remains.extend(state.leases.keys().map(|lease| format!("lease {lease:?}")));
+        remains
+    }
+
+    fn act<T, E>(
+        &self,
+        refused: impl Fn() -> E,
+        effect: impl FnOnce(&mut State) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut state = self.state();
+        if state.dead {
+            return Err(refused());
+        }
+        state.steps += 1;
+        let blow = match state.fuse {
+            Some((at, blow)) if state.steps > at => {
+                state.fuse = None;
+                Some(blow)
+            }
+            _ => None,
+        };
+        state.dead = matches!(blow, Some(Blow::KillBefore | Blow::KillAfter));
+        match blow {
+            Some(Blow::KillBefore | Blow::FailBefore) => return Err(refused()),
+            Some(Blow::RestartSwitch) => state.restart_switch(),
+            Some(Blow::KillAfter | Blow::FailAfter) | None => {}
+        }
+        let done = effect(&mut state);
+        if matches!(blow, Some(Blow::KillAfter | Blow::FailAfter)) { Err(refused()) } else { done }
+    }
+
+    fn kernel<T>(
+        &self,
+        doing: &str,
+        effect: impl FnOnce(&mut State) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
+        self.act(
+            || KernelError::Refused { doing: doing.to_owned(), reason: "the fuse blew".to_owned() },
+            effect,
+        )
+    }
+}
+
+pub(crate) const VOLUME: &str = "/kubelet/pods/uid-0/volumes/kubernetes.io~empty-dir/shared-dir";
+
+impl State {
+    fn restart_switch(&mut self) {
+        self.instance += 1;
+        self.version = 0;
+        self.ports.clear();
+        self.networks.clear();
+    }
+
+    fn open_port(&mut self, port: &Port) -> Result<(), String> {
+        match &port.device {
+            Device::Tap { netns, netdev, .. } => {
+                if !self.netns.contains(netns) {
+                    return Err(format!("{} is no network namespace", netns.display()));
+                }
+                let fresh = LinkState {
+                    mac: port.spec.macs[0],
+                    mtu_bytes: port.spec.mtu_bytes,
+                    ..LinkState::default()
+                };
+                self.links.entry((netns.clone(), netdev.clone())).or_insert(fresh);
+            }
+            Device::VhostUser { socket, role, .. } => {
+                if !self.dirs.contains(socket.parent().unwrap()) {
+                    return Err(format!("no directory for {}", socket.display()));
+                }
+                if matches!(role, VhostUserRole::Listen(_)) {
+                    self.files.insert(socket.clone(), Vec::new());
+                }
+            }
+        }
+        self.ports.insert(port.spec.number, port.clone());
+        Ok(())
+    }
+
+    fn close_port(&mut self, number: PortNo) {
+        let Some(port) = self.ports.remove(&number) else { return };
+        match port.device {
+            Device::Tap { netns, netdev, .. } => drop(self.links.remove(&(netns, netdev))),
+            Device::VhostUser { socket, .. } => drop(self.files.remove(&socket)),
+        }
+    }
+}
+
+impl Datapath for World {
+    fn info(&self) -> Result<SwitchInfo, DatapathError> {
+        self.act(unreachable, |state| match state.switch_away {
+            true => Err(unreachable()),
+            false => Ok(SwitchInfo { instance: state.instance.to_string(), program_version: state.version }),
+        })
+    }
+
+    fn apply(&self, update: &Update) -> Result<Applied, DatapathError> {
+        self.act(unreachable, |state| {
+            if state.switch_away {
+                return Err(unreachable());
+            }
+            if update.from_version != 0 && update.from_version != state.version {
+                return Ok(Applied::Resync);
+            }
+            assert!(update.to_version > state.version, "versions grow");
+            if update.from_version == 0 {
+                let named: BTreeSet<_> = update.put_ports.iter().map(|port| port.spec.number).collect();
+                for gone in
+                    state.ports.keys().copied().filter(|number| !named.contains(number)).collect::<Vec<_>>()
+                {
+                    state.close_port(gone);
+                }
+                state.networks.clear();
+            }
+            state.networks.extend(update.put_networks.iter().map(|network| network.number));
+            for number in &update.delete_ports {
+                state.close_port(*number);
+            }
+            let mut failed = Vec::new();
+            for port in &update.put_ports {
+                assert!(state.networks.contains(&port.spec.network), "a port's network is there before it");
+                failed.extend(state.open_port(port).err().map(|reason| (port.spec.number, reason)));
+            }
+            state.version = update.to_version;
+            Ok(Applied::Done { instance: state.instance.to_string(), failed })
+        })
+    }
+
+    fn ports(&self) -> Result<BTreeSet<PortNo>, DatapathError> {
+        self.act(unreachable, |state| Ok(state.ports.keys().copied().collect()))
+    }
+}
+
+fn unreachable() -> DatapathError {
+    DatapathError::Unreachable("the switch is away".to_owned())
+}
+
+impl Delegate for World {
+    fn add(&self, call: &Delegation) -> Result<Leased, DelegateError> {
+        self.act(
+            || plugin_failed(call),
+            |state| {
+                let host = state.leases.len() as u8 + 2;
+                let address = *state.leases.entry(lease_key(call)).or_insert(IpAddr::from([192, 0, 2, host]));
+                let net = ipnet::IpNet::new(address, 24).unwrap();
+                Ok(Leased {
+                    addresses: vec![Address { net, gateway: Some(IpAddr::from([192, 0, 2, 1])) }],
+                    routes: vec![Route { destination: "0.0.0.0/0".parse().unwrap(), gateway: None }],
+                    dns: model::Dns::default(),
+                })
+            },
+        )
+    }
+
+    fn del(&self, call: &Delegation) -> Result<(), DelegateError> {
+        self.act(
+            || plugin_failed(call),
+            |state| {
+                state.leases.remove(&lease_key(call));
+                Ok(())
+            },
+        )
+    }
+}
+
+fn lease_key(call: &Delegation) -> (String, String) {
+    let var = |name: &str| call.env.iter().find(|(key, _)| key == name).unwrap().1.clone();
+    (var("CNI_CONTAINERID"), var("CNI_IFNAME"))
+}
+
+fn plugin_failed(call: &Delegation) -> DelegateError {
+    DelegateError { plugin: call.plugin.clone(), code: 100, reason: "the fuse blew".to_owned() }
+}
+
+impl Kernel for World {
+    fn netns_exists(&self, netns: &Path) -> bool {
+        self.state().netns.contains(netns)
+    }
+
+    fn link(&self, netns: &Path, name: &str) -> Result<Option<LinkState>, KernelError> {
+        self.kernel("look", |state| Ok(state.links.get(&(netns.to_owned(), name.to_owned())).cloned()))
+    }
+
+    fn configure_link(&self, netns: &Path, config: &LinkConfig) -> Result<(), KernelError> {
+        self.kernel("configure", |state| {
+            let no_link = || KernelError::NoLink { netns: netns.to_owned(), name: config.name.clone() };
+            let link = state.links.get_mut(&(netns.to_owned(), config.name.clone())).ok_or_else(no_link)?;
+            *link = LinkState {
+                mac: config.mac,
+                mtu_bytes: config.mtu_bytes,
+                up: true,
+                addresses: config.addresses.clone(),
+                routes: config.routes.clone(),
+            };
+            Ok(())
+        })
+    }
+
+    fn delete_link(&self, netns: &Path, name: &str) -> Result<(), KernelError> {
+        self.kernel("delete the link", |state| {
+            state.links.remove(&(netns.to_owned(), name.to_owned()));
+            Ok(())
+        })
+    }
+
+    fn make_dir(&self, path: &Path, _: Ownership) -> Result<(), KernelError> {
+        self.kernel("make the directory", |state| {
+            state.dirs.insert(path.to_owned());
+            Ok(())
+        })
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        self.state().dirs.contains(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> Result<(), KernelError> {
+        self.kernel("remove the directory", |state| {
+            state.files.retain(|file, _| !file.starts_with(path));
+            state.dirs.remove(path);
+            Ok(())
+        })
+    }
+
+    fn bind_mount(&self, source: &Path, target: &Path) -> Result<(), KernelError> {
+        self.kernel("mount", |state| {
+            assert!(state.dirs.contains(source) && state.dirs.contains(target), "{source:?} on {target:?}");
+            state.mounts.insert(target.to_owned(), source.to_owned());
+            Ok(())
+        })
+    }
+
+    fn unmount(&self, target: &Path) -> Result<(), KernelError> {
+        self.kernel("unmount", |state| {
+            state.mounts.remove(target);
+            Ok(())
+        })
+    }
+
+    fn write_file(&self, path: &Path, content: &[u8], _: Ownership) -> Result<(), KernelError> {
+        self.kernel("write", |state| {
+            state.files.insert(path.to_owned(), content.to_vec());
+            Ok(())
+        })
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), KernelError> {
+        self.kernel("remove", |state| {
+            state.files.remove(path);
+            Ok(())
+        })
+    }
+}
+
+/// The disk under the store: what was written stays when the agent is killed.
+#[derive(Debug)]
+struct Disk(World);
+
+impl Disk {
+    fn act<T>(&self, effect: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        self.0.act(|| io::Error::from(io::ErrorKind::StorageFull), effect)
+    }
+}
+
+impl redb::StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.state().disk.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.0.state();
+        let from = offset as usize;
+        let bytes = state.disk.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.act(|state| {
+            state.disk.resize(len as usize, 0);
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.act(|_| Ok(()))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.act(|state| {
+            state.disk[offset as usize..][..data.len()].copy_from_slice(data);
+            Ok(())
+        })
+    }
+}
+
+/// A request of container `c<n>` in `/ns/<n>`, for interface eth0 of network blue.
+pub(crate) fn request(n: usize) -> AddRequest {
+    AddRequest {
+        id: model::AttachmentId {
+            container: format!("c{n}").parse().unwrap(),
+            interface: "eth0".parse().unwrap(),
+        },
+        config: "conf".parse().unwrap(),
+        network: "blue".parse().unwrap(),
+        kind: None,
+        netns: format!("/ns/{n}").into(),
+        pod: None,
+        mac: None,
+        addresses: Vec::new(),
+        dns: None,
+        device_info_file: None,
+        delegation: None,
+    }
+}
+
+/// The same for a vhost-user interface of a pod with a volume.
+pub(crate) fn vhost_request(n: usize) -> AddRequest {
+    let pod = model::PodRef {
+        namespace: "default".into(),
+        name: format!("pod-{n}"),
+        uid: Some(format!("uid-{n}").parse().unwrap()),
+    };
+    AddRequest {
+        kind: Some(model::PortKind::VhostUser),
+        pod: Some(pod),
+        device_info_file: Some("/devinfo/cni/x".into()),
+        ..request(n)
+    }
+}
+
+/// The same with a delegated IPAM plugin.
+pub(crate) fn delegated_request(n: usize) -> AddRequest {
+    let env = [("CNI_CONTAINERID", format!("c{n}")), ("CNI_IFNAME", "eth0".into())];
+    let delegation = Delegation {
+        plugin: "host-local".into(),
+        env: env.map(|(key, value)| (key.to_owned(), value)).to_vec(),
+        config: b"{}".to_vec(),
+    };
+    AddRequest { delegation: Some(delegation), ..request(n) }
+}
