@@ -1,0 +1,184 @@
+//! Do pods get what an ADD promises, and does DEL take all of it back? Real processes, real namespaces, the real plugin.
+
+mod node;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use guest::Guest;
+use node::{Node, PATIENCE, Pod, possible, wait_for, wait_for_ping};
+use serde_json::json;
+use wire::build::{self, Path};
+use wire::{EtherType, MacAddr, arp, ethernet, icmpv4, ipv4};
+
+#[test]
+fn add_when_two_tap_pods_join_lets_them_ping_and_del_leaves_nothing() {
+    if !possible("add_when_two_tap_pods_join_lets_them_ping_and_del_leaves_nothing") {
+        return;
+    }
+    let node = Node::start();
+    let (a, b) = (Pod::new("a"), Pod::new("b"));
+    let (at_a, at_b) = (node.add(&a, "pods"), node.add(&b, "pods"));
+    assert_eq!(at_a.interface("name"), "eth0");
+    assert_eq!(at_a.interface("sandbox"), a.netns().path().to_str().unwrap());
+    let shown = a.netns().ip("addr show dev eth0").unwrap();
+    assert!(shown.contains(&format!("inet {}/16", at_a.ipv4())), "{shown}");
+    assert!(shown.contains(at_a.interface("mac")), "{shown}");
+    let routes = a.netns().ip("route show").unwrap();
+    assert!(routes.contains("192.168.0.0/16 via 10.1.0.1"), "{routes}");
+
+    let report = lab::ping(a.netns(), at_b.ipv4(), 20, PATIENCE).unwrap();
+    assert_eq!(report.lost(), 0);
+    wait_for_ping(&b, at_a.ipv4());
+
+    let mut check = node.config("pods");
+    check["prevResult"] = at_a.result.clone();
+    node.call("CHECK", Some(&a), &check).unwrap();
+    a.netns().ip("addr flush dev eth0 scope global").unwrap();
+    assert_eq!(node.call("CHECK", Some(&a), &check).unwrap_err()["code"], 104);
+
+    assert_eq!(node.get("attachments")["attachments"].as_array().unwrap().len(), 2);
+    for pod in [&a, &b] {
+        node.del(pod, "pods");
+        assert!(pod.netns().ip("link show dev eth0").is_err(), "the netdev is gone");
+        node.del(pod, "pods");
+    }
+    assert_eq!(node.get("attachments")["attachments"], json!([]));
+    assert_eq!(node.get("ports")["ports"], json!([]));
+    node.assert_ledger_balances();
+}
+
+#[test]
+fn add_when_asked_again_gives_the_same_result() {
+    if !possible("add_when_asked_again_gives_the_same_result") {
+        return;
+    }
+    let node = Node::start();
+    let pod = Pod::new("again");
+    let first = node.add(&pod, "pods").result;
+    assert_eq!(node.add(&pod, "pods").result, first);
+    assert_eq!(node.get("ports")["ports"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn add_when_many_come_at_once_gives_each_its_own() {
+    if !possible("add_when_many_come_at_once_gives_each_its_own") {
+        return;
+    }
+    let node = Node::start();
+    let pods: Vec<Pod> = (0..32).map(|number| Pod::new(&format!("pod{number}"))).collect();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let adds: Vec<_> = pods.iter().map(|pod| scope.spawn(|| node.add(pod, "pods"))).collect();
+        adds.into_iter().map(|add| add.join().unwrap()).collect()
+    });
+    let addresses: std::collections::BTreeSet<Ipv4Addr> =
+        results.iter().map(|result| result.ipv4()).collect();
+    assert_eq!(addresses.len(), 32);
+    wait_for_ping(&pods[0], results[31].ipv4());
+    std::thread::scope(|scope| {
+        pods.iter().for_each(|pod| {
+            scope.spawn(|| node.del(pod, "pods"));
+        })
+    });
+    assert_eq!(node.get("ports")["ports"], json!([]));
+    let networks = node.get("networks");
+    let leased =
+        networks["networks"][0]["subnets"].as_array().unwrap().iter().map(|subnet| &subnet["leased"]);
+    assert!(leased.clone().all(|leased| *leased == 0), "{networks}");
+    node.assert_ledger_balances();
+}
+
+#[test]
+fn gc_when_a_pod_is_no_longer_valid_takes_it_away() {
+    if !possible("gc_when_a_pod_is_no_longer_valid_takes_it_away") {
+        return;
+    }
+    let node = Node::start();
+    let (kept, gone) = (Pod::new("kept"), Pod::new("gone"));
+    node.add(&kept, "pods");
+    node.add(&gone, "pods");
+    let mut config = node.config("pods");
+    config["cni.dev/valid-attachments"] = json!([{ "containerID": kept.id, "ifname": "eth0" }]);
+    node.call("GC", None, &config).unwrap();
+    let left = node.get("attachments");
+    assert_eq!(left["attachments"].as_array().unwrap().len(), 1);
+    assert_eq!(left["attachments"][0]["container_id"], kept.id.as_str());
+    assert!(gone.netns().ip("link show dev eth0").is_err());
+}
+
+#[test]
+fn del_when_the_pod_has_gone_first_succeeds() {
+    if !possible("del_when_the_pod_has_gone_first_succeeds") {
+        return;
+    }
+    let node = Node::start();
+    let mut pod = Pod::new("short");
+    node.add(&pod, "pods");
+    pod.netns = None;
+    node.del(&pod, "pods");
+    assert_eq!(node.get("ports")["ports"], json!([]));
+    assert_eq!(node.get("attachments")["attachments"], json!([]));
+}
+
+#[test]
+fn add_when_the_pod_is_a_vhost_user_program_gives_it_a_socket_that_works() {
+    if !possible("add_when_the_pod_is_a_vhost_user_program_gives_it_a_socket_that_works") {
+        return;
+    }
+    let node = Node::start();
+    let (kernel, program) = (Pod::new("kernel"), Pod::new("program"));
+    // Both in one network: what kind of port a pod has is its own affair.
+    let mut config = node.config("pods");
+    config["portKind"] = json!("vhost-user");
+    let at_kernel = node.add(&kernel, "pods");
+    let at_program = node::Attached {
+        result: node.call("ADD", Some(&program), &config).unwrap_or_else(|e| panic!("{e}")),
+    };
+    let socket = at_program.interface("socketPath").to_owned();
+    let mut guest = Guest::builder().timeout(PATIENCE).connect(&socket).unwrap();
+    let path = Path {
+        source_mac: at_program.interface("mac").parse().unwrap(),
+        destination_mac: at_kernel.interface("mac").parse().unwrap(),
+        source: at_program.ipv4().into(),
+        destination: at_kernel.ipv4().into(),
+    };
+    wait_for("the kernel to answer the program", || {
+        guest.send(&build::echo_request(path, 7, 1, b"from a program")).unwrap();
+        answer_until_reply(&mut guest, path)
+    });
+    drop(guest);
+    node.call("DEL", Some(&program), &config).unwrap();
+    assert!(!std::path::Path::new(&socket).exists());
+    node.del(&kernel, "pods");
+    node.assert_ledger_balances();
+}
+
+/// Plays the program's network stack: answers ARP requests for its address. True once the echo reply has come; false if
+/// nothing comes any more.
+fn answer_until_reply(guest: &mut Guest, path: Path) -> bool {
+    while let Some((frame, _)) = guest.recv(Duration::from_millis(500)).unwrap() {
+        let view = ethernet::View::new(&frame).unwrap();
+        match view.ether_type() {
+            EtherType::ARP => {
+                let asked = arp::View::new(view.payload()).unwrap();
+                if IpAddr::from(asked.target_ip()) == path.source {
+                    guest.send(&reply(path.source_mac, &asked)).unwrap();
+                }
+            }
+            EtherType::IPV4 => {
+                let ip = ipv4::View::new(view.payload()).unwrap();
+                let is_reply =
+                    icmpv4::View::new(ip.payload()).is_ok_and(|icmp| icmp.kind() == 0 && icmp.echo_id() == 7);
+                if is_reply && IpAddr::from(ip.source()) == path.destination {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+fn reply(mac: MacAddr, asked: &arp::View<'_>) -> Vec<u8> {
+    build::arp_reply(mac, asked.target_ip(), asked.sender_mac(), asked.sender_ip())
+}
