@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use wire::{EtherType, IpProtocol};
 
-use crate::actions::{Actions, Output};
+use crate::actions::Output;
+use crate::cache::Entry;
 use crate::key::{Field, FlowKey, Mask, TAGGED, class, ip, mac};
 use crate::program::Program;
 use crate::switch::Switch;
@@ -30,9 +31,9 @@ impl Switch {
     pub fn flows(&self, now: Now, limit: usize) -> Vec<FlowView> {
         let mut decisions = self.cache.decisions();
         decisions.sort_by_key(|(entry, _)| (std::cmp::Reverse(entry.frames), entry.key.0));
-        let view = |(entry, mask): &(crate::cache::Entry, Mask)| FlowView {
+        let view = |(entry, mask): &(Entry, Mask)| FlowView {
             matches: describe_match(&entry.key, mask),
-            actions: entry.actions.describe(&self.program),
+            actions: describe_actions(entry, &self.program),
             frames: entry.frames,
             bytes: entry.bytes,
             idle_ms: entry.idle_ms(now),
@@ -46,21 +47,20 @@ impl Switch {
     }
 }
 
-impl Actions {
-    /// The actions in words.
-    pub(crate) fn describe(&self, program: &Program) -> String {
-        let mut words = match self.output {
-            Output::Drop(reason) => return format!("drop: {}", reason.label()),
-            Output::Port { port, .. } => format!("to port {}", port.0),
-            Output::Flood { domain, sender_isolated } => {
-                format!("flood to {} ports", program.domain(domain).receivers(sender_isolated).len())
-            }
-        };
-        if self.vlan != 0 {
-            let _ = write!(words, " in VLAN {}", self.vlan);
+fn describe_actions(entry: &Entry, program: &Program) -> String {
+    let mut words = match entry.actions.output {
+        Output::Drop(reason) => return format!("drop: {}", reason.label()),
+        Output::Port { port, .. } => format!("to port {}", port.0),
+        Output::Flood { domain, sender_isolated } => {
+            let sender = entry.key.get(Field::IN_PORT);
+            let receivers = program.domain(domain).receivers(sender_isolated);
+            format!("flood to {} ports", receivers.iter().filter(|it| u64::from(it.port.0) != sender).count())
         }
-        words
+    };
+    if entry.actions.vlan != 0 {
+        let _ = write!(words, " in VLAN {}", entry.actions.vlan);
     }
+    words
 }
 
 /// The bits of `key` that `mask` has, field by field.

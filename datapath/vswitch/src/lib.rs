@@ -16,6 +16,8 @@ mod pipeline;
 pub mod program;
 mod stations;
 mod switch;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use explain::{Explanation, Step};

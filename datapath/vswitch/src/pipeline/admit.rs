@@ -21,24 +21,30 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Admitted, DropReason> {
         walk.say("admit", || format!("its source MAC {source} is no station's address"));
         return Err(DropReason::BadSourceMac);
     }
-    let port = walk.scene.ingress;
+    if walk.scene.ingress.transparent {
+        walk.say("admit", || "enters its network, which has no VLANs".to_owned());
+        return Ok(Admitted { vlan: 0, strip: false });
+    }
+    let admitted = place(walk);
     let tag = walk.view.get(Field::TAG);
-    let id = (tag & !TAGGED) as u16;
-    let admitted = if port.transparent {
-        Some(Admitted { vlan: 0, strip: false })
-    } else if id == 0 {
-        // No tag, or one that carries a priority only.
-        port.untagged_vlan().map(|vlan| Admitted { vlan, strip: tag != 0 })
-    } else {
-        // The port's own untagged VLAN may come in tagged where tags are expected, not at an access port.
-        (port.is_trunk() && port.carries(id)).then_some(Admitted { vlan: id, strip: true })
-    };
     walk.say("admit", || match (admitted, tag) {
-        (Some(Admitted { vlan: 0, .. }), _) => "enters its network, which is in no VLAN here".to_owned(),
-        (Some(Admitted { vlan, .. }), 0) => format!("enters VLAN {vlan}, that of the port's untagged frames"),
-        (Some(Admitted { vlan, .. }), _) => format!("enters VLAN {vlan}"),
+        (Some(Admitted { vlan: 0, .. }), _) => "enters its network, in no VLAN".to_owned(),
+        (Some(Admitted { vlan, strip: false }), _) => format!("has no tag: enters the port's VLAN {vlan}"),
+        (Some(Admitted { vlan, strip: true }), _) => format!("enters VLAN {vlan}"),
         (None, 0) => "has no tag, and the port takes tagged frames only".to_owned(),
-        (None, _) => format!("is tagged with VLAN {id}, which the port does not carry"),
+        (None, tag) => format!("is tagged with VLAN {}, which the port does not carry", tag & !TAGGED),
     });
     admitted.ok_or(DropReason::VlanNotAllowed)
+}
+
+/// The place of a frame by its tag, in a network with VLANs; `None` if the port does not take it.
+fn place(walk: &mut Walk<'_>) -> Option<Admitted> {
+    let port = walk.scene.ingress;
+    let tag = walk.view.get(Field::TAG);
+    match (tag & !TAGGED) as u16 {
+        // No tag, or one that carries a priority only.
+        0 => port.untagged_vlan().map(|vlan| Admitted { vlan, strip: tag != 0 }),
+        // The port's own untagged VLAN may come in tagged where tags are expected, not at an access port.
+        id => (port.is_trunk() && port.carries(id)).then_some(Admitted { vlan: id, strip: true }),
+    }
 }

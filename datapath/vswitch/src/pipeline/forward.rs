@@ -46,6 +46,10 @@ fn locate<'a>(walk: &mut Walk<'a>, admitted: Admitted, mac: MacAddr) -> Option<&
     if let Some(port) = walk.scene.program.configured_station(walk.scene.network, admitted.vlan, mac) {
         return Some(port);
     }
+    // Known even while somebody only asks and nothing is learned.
+    if walk.source_is_here && mac == walk.view.source_mac() {
+        return Some(walk.scene.ingress);
+    }
     let station = Station { network: walk.scene.network.number, vlan: admitted.vlan, mac };
     let (port, depends) = walk.scene.shared.find(&station);
     walk.depends[1] = depends;

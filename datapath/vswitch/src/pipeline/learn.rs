@@ -18,6 +18,7 @@ pub(crate) fn run(walk: &mut Walk<'_>, admitted: Admitted) {
         walk.scene.effect,
     );
     walk.source = slot;
+    walk.source_is_here = !matches!(learned, Learned::Full(_));
     walk.depends[0] = depends;
     walk.say("learn", || match learned {
         Learned::Known => format!("{mac} is known here"),

@@ -56,6 +56,8 @@ pub(crate) struct Walk<'a> {
     depends: [Dependence; 2],
     /// Where the source's last frame is noted.
     source: Slot,
+    /// The source was learned to be behind the ingress, or would be.
+    source_is_here: bool,
     /// False once something beyond the key was read: the decision is this frame's alone.
     cacheable: bool,
     /// The stages' sentences, if somebody wants them.
@@ -67,7 +69,8 @@ impl<'a> Walk<'a> {
     pub(crate) fn new(scene: Scene<'a>, packet: &'a Packet, head: &'a [u8]) -> Self {
         let view = View::new(&packet.key);
         let (depends, source) = ([Dependence::NONE; 2], Slot::NONE);
-        Self { scene, packet, head, view, depends, source, cacheable: true, trace: None }
+        let (source_is_here, cacheable, trace) = (false, true, None);
+        Self { scene, packet, head, view, depends, source, source_is_here, cacheable, trace }
     }
 
     /// The same walk, whose stages say what they do.
