@@ -3,10 +3,11 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{agent, get, logging, output, switch, top, trace};
+use crate::{agent, demo, get, logging, output, switch, top, trace};
 
 const EXAMPLES: &str = "\
 Examples:
+  millrace demo                                  see it work, without a cluster
   millrace switch --cpus 2,3                     run the datapath on two CPUs
   millrace agent --networks networks.yaml        attach pods to the networks of a file
   millrace get ports                             what is attached, and what moved
@@ -21,6 +22,9 @@ pub(crate) struct Cli {
     /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `info,reconcile=debug`
     #[arg(long, value_name = "FILTER", env = "MILLRACE_LOG", default_value = "info", global = true)]
     log: String,
+    /// End when the process that started this one ends
+    #[arg(long, global = true, hide = true)]
+    exit_with_parent: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -37,6 +41,11 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Watch rates by port and the workers' CPU use
     Top(top::TopArgs),
+    /// See a node work: three pods, pings, TCP, 64-byte packets and one explained packet
+    Demo(demo::DemoArgs),
+    /// Measure, beside a peer in the same run
+    #[command(subcommand)]
+    Bench(Bench),
     /// Print a shell's completion script
     #[command(after_help = "Example:\n  source <(millrace completions bash)")]
     Completions {
@@ -45,18 +54,29 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Packets between two vhost-user ports, beside OVS-DPDK
+    Vhost(bench::vhost::VhostArgs),
+}
+
 /// Does what was asked.
 ///
 /// # Errors
 /// What went wrong, and what to do about it.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     logging::start(&cli.log)?;
+    if cli.exit_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    }
     match cli.command {
         Command::Switch(args) => switch::run(args),
         Command::Agent(args) => asynchronous()?.block_on(agent::run(args)),
         Command::Get(args) => asynchronous()?.block_on(get::run(&args)),
         Command::Trace(args) => asynchronous()?.block_on(trace::run(&args)),
         Command::Top(args) => asynchronous()?.block_on(top::run(&args)),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bench(Bench::Vhost(args)) => bench::vhost::run(&args),
         Command::Completions { shell } => completions(shell),
     }
 }

@@ -6,6 +6,7 @@
 mod agent;
 mod cli;
 mod client;
+mod demo;
 mod get;
 mod logging;
 mod output;
