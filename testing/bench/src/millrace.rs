@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
 use crate::process::Process;
-use crate::subject::{MACS, Subject, Switch, WorkerCounters, waited_ns};
+use crate::subject::{MACS, Subject, Switch, WorkerCounters, threads, waited_ns};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The guests' addresses: port security checks them.
@@ -128,8 +128,12 @@ impl Switch for Millrace {
             frames: sum(|worker| worker.frames),
             busy_cycles: sum(|worker| worker.busy_cycles),
             idle_cycles: sum(|worker| worker.idle_cycles),
-            waited_ns: waited_ns(self.process.id(), "worker"),
+            waited_ns: waited_ns(&self.workers()),
         })
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        threads(self.process.id(), "worker")
     }
 
     fn pause(&self) {

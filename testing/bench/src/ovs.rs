@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 
 use crate::process::{Process, output};
-use crate::subject::{Subject, Switch, WorkerCounters, waited_ns};
+use crate::subject::{Subject, Switch, WorkerCounters, threads, waited_ns};
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const SWITCH: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
@@ -118,16 +118,21 @@ impl Switch for Ovs {
             environment(&mut add, self.run());
             output(&mut add)?;
         }
-        // Datapath flows of the mode before would live on for seconds.
-        self.appctl(&["dpctl/del-flows", "netdev@ovs-netdev"]).map(drop)
+        // Datapath flows of the mode before would live on for seconds. Not dpctl/del-flows: the revalidators would not
+        // know, and never install these flows again.
+        self.appctl(&["revalidator/purge"]).map(drop)
     }
 
     fn counters(&mut self) -> anyhow::Result<WorkerCounters> {
         let text = self.appctl(&["dpif-netdev/pmd-stats-show"])?;
         let mut counters = parse_pmd_stats(&text, self.worker_cpu)
             .with_context(|| format!("no counters of the PMD on CPU {} in:\n{text}", self.worker_cpu))?;
-        counters.waited_ns = waited_ns(self.switch.id(), "pmd");
+        counters.waited_ns = waited_ns(&self.workers());
         Ok(counters)
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        threads(self.switch.id(), "pmd")
     }
 
     fn pause(&self) {

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+/// The highest priority of an ordinary process.
+const NICE: &str = "-20";
 /// How long a program may take to end when asked.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -31,9 +33,11 @@ impl Process {
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        // setpriv: the kernel ends the program with its parent, however that ends.
+        // setpriv: the kernel ends the program with its parent, however that ends. nice: what else runs on the machine
+        // is kept away from what is measured, as far as that goes without a real-time class.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &cpu.to_string()]).arg(program);
+        command.args(["--pdeathsig", "KILL", "nice", "-n", NICE, "taskset", "--cpu-list", &cpu.to_string()]);
+        command.arg(program);
         configure(&mut command);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().context("cannot run setpriv (Debian package util-linux)")?;
@@ -87,6 +91,30 @@ impl Drop for Process {
         }
         let _ended = self.child.kill();
         let _status = self.child.wait();
+    }
+}
+
+/// Gives this process the priority of the programs that it measures.
+pub(crate) fn raise_priority() -> anyhow::Result<()> {
+    rustix::process::setpriority_process(None, NICE.parse()?)
+        .context("cannot raise the priority: run as root")
+}
+
+/// Gives thread `thread` a real-time class, so that nothing ordinary runs on its CPU; takes it away again when dropped.
+#[derive(Debug)]
+pub(crate) struct RealTime(u32);
+
+impl RealTime {
+    pub(crate) fn grant(thread: u32) -> anyhow::Result<Self> {
+        output(Command::new("chrt").args(["--fifo", "--pid", "1", &thread.to_string()]))?;
+        Ok(Self(thread))
+    }
+}
+
+impl Drop for RealTime {
+    fn drop(&mut self) {
+        // A thread that has ended needs no other class.
+        let _ended = output(Command::new("chrt").args(["--other", "--pid", "0", &self.0.to_string()]));
     }
 }
 

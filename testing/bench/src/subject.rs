@@ -67,6 +67,8 @@ pub(crate) trait Switch {
     fn forward(&mut self, subject: Subject) -> anyhow::Result<()>;
     /// Its worker's counters.
     fn counters(&mut self) -> anyhow::Result<WorkerCounters>;
+    /// Its workers' thread ids.
+    fn workers(&self) -> Vec<u32>;
     /// Takes the CPU away from it.
     fn pause(&self);
     /// Gives the CPU back.
@@ -75,15 +77,21 @@ pub(crate) trait Switch {
     fn check(&mut self) -> anyhow::Result<()>;
 }
 
-/// Time that a thread of `process`, whose name starts with `name`, was ready but not let run: scheduler statistics,
-/// second field. Zero if the kernel keeps none.
-pub(crate) fn waited_ns(process: u32, name: &str) -> u64 {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return 0 };
-    threads
-        .flatten()
-        .map(|thread| thread.path())
-        .filter(|path| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.starts_with(name)))
-        .filter_map(|path| std::fs::read_to_string(path.join("schedstat")).ok())
-        .filter_map(|stat| stat.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum()
+/// The threads of `process` whose names start with `name`.
+pub(crate) fn threads(process: u32, name: &str) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
+    let named = |thread: &u32| {
+        let comm = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/comm"));
+        comm.is_ok_and(|comm| comm.starts_with(name))
+    };
+    threads.flatten().filter_map(|thread| thread.file_name().to_str()?.parse().ok()).filter(named).collect()
+}
+
+/// Time that `threads` were ready but not let run: scheduler statistics, second field. Zero if the kernel keeps none.
+pub(crate) fn waited_ns(threads: &[u32]) -> u64 {
+    let waited = |thread: &u32| -> Option<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{thread}/schedstat")).ok()?;
+        stat.split_whitespace().nth(1)?.parse().ok()
+    };
+    threads.iter().filter_map(waited).sum()
 }

@@ -17,6 +17,7 @@ use crate::machine::Machine;
 use crate::millrace::Millrace;
 use crate::ovs::{Ovs, OvsSpec};
 use crate::probe::{self, Label};
+use crate::process::{self, RealTime};
 use crate::report::Report;
 use crate::subject::{Subject, Switch, WorkerCounters};
 use crate::traffic::Traffic;
@@ -71,6 +72,9 @@ pub struct VhostArgs {
     /// The load's CPU
     #[arg(long, default_value_t = 1, value_name = "CPU")]
     pub load_cpu: usize,
+    /// Real-time priority for worker and load, where the machine is not quiet. What else runs on the two CPUs waits
+    #[arg(long)]
+    pub realtime: bool,
     /// Writes the result as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -137,8 +141,9 @@ pub fn run(args: &VhostArgs) -> anyhow::Result<()> {
     let args = args.normalized()?;
     let interrupt = Interrupt::listen()?;
     let _pages = HugePages::reserve(HUGE_PAGES)?;
-    probe::pin(args.load_cpu)?;
     let machine = Machine::here(args.worker_cpu, args.load_cpu);
+    process::raise_priority()?;
+    probe::pin(args.load_cpu)?;
     let mut samples = Vec::new();
     let mut versions = Vec::new();
     for large in [false, true] {
@@ -274,11 +279,12 @@ impl Bench {
         args: &VhostArgs,
         subject: Subject,
     ) -> anyhow::Result<(crate::traffic::Moved, WorkerCounters)> {
-        let traffic = self.traffic.as_mut().context("no traffic was set up")?;
         self.switch.check()?;
         self.switch.forward(subject)?;
-        traffic.prepare()?;
+        self.traffic.as_mut().context("no traffic was set up")?.prepare()?;
+        let _priorities = if args.realtime { self.realtime()? } else { Vec::new() };
         let mut before = WorkerCounters::default();
+        let traffic = self.traffic.as_mut().context("no traffic was set up")?;
         let moved = traffic.run(Duration::from_millis(args.sample_ms), &mut || {
             before = self.switch.counters()?;
             Ok(())
@@ -286,6 +292,10 @@ impl Bench {
         let worker = self.switch.counters()?.since(before);
         traffic.settle()?;
         Ok((moved, worker))
+    }
+
+    fn realtime(&self) -> anyhow::Result<Vec<RealTime>> {
+        self.switch.workers().into_iter().chain([std::process::id()]).map(RealTime::grant).collect()
     }
 }
 

@@ -16,8 +16,9 @@ use crate::{Guest, GuestError, NetHeader};
 
 /// Turns between two looks at the clock.
 const TURNS_PER_CLOCK: u32 = 256;
-/// Idle looks at the clock after which frames that have not come are taken for lost.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// After so long without any frame, those that have not come are taken for lost. Longer than a switch may be kept from
+/// its CPU by something else.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What a load has moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
