@@ -81,7 +81,9 @@ fn align(lines: &[Vec<String>]) -> String {
 }
 
 fn is_number(cell: &str) -> bool {
-    cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit()) && !cell.contains([':', '/', ' ', ','])
+    let starts = cell.starts_with(|c: char| c.is_ascii_digit());
+    // Neither an address nor a list.
+    cell == "-" || starts && !cell.contains([':', '/', ' ', ',']) && cell.matches('.').count() < 2
 }
 
 /// True if `error` only means that the reader of stdout has gone (`millrace get flows | head`).
@@ -113,6 +115,12 @@ mod tests {
     fn table_when_rows_differ_in_width_aligns_text_left_and_numbers_right() {
         let text = table(&[Pod("a", 5), Pod("longer", 12345)], "no pods");
         assert_eq!(text, "NAME    FRAMES\na            5\nlonger   12345\n");
+    }
+
+    #[test]
+    fn is_number_when_it_is_an_address_says_no() {
+        assert_eq!(["10.1.0.2", "fd00::2", "1,2", "up"].map(is_number), [false; 4]);
+        assert_eq!(["-", "0", "12.3k", "99%", "1m05s"].map(is_number), [true; 5]);
     }
 
     #[test]

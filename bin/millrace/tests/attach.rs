@@ -2,14 +2,11 @@
 
 mod node;
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::net::Ipv4Addr;
 
-use guest::Guest;
-use node::{Node, PATIENCE, Pod, possible, wait_for, wait_for_ping};
+use node::program::{self, Program};
+use node::{Node, PATIENCE, Pod, possible, wait_for_ping};
 use serde_json::json;
-use wire::build::{self, Path};
-use wire::{EtherType, MacAddr, arp, ethernet, icmpv4, ipv4};
 
 #[test]
 fn add_when_two_tap_pods_join_lets_them_ping_and_del_leaves_nothing() {
@@ -126,59 +123,14 @@ fn add_when_the_pod_is_a_vhost_user_program_gives_it_a_socket_that_works() {
         return;
     }
     let node = Node::start();
-    let (kernel, program) = (Pod::new("kernel"), Pod::new("program"));
-    // Both in one network: what kind of port a pod has is its own affair.
-    let mut config = node.config("pods");
-    config["portKind"] = json!("vhost-user");
+    let (kernel, pod) = (Pod::new("kernel"), Pod::new("program"));
     let at_kernel = node.add(&kernel, "pods");
-    let at_program = node::Attached {
-        result: node.call("ADD", Some(&program), &config).unwrap_or_else(|e| panic!("{e}")),
-    };
-    let socket = at_program.interface("socketPath").to_owned();
-    let mut guest = Guest::builder().timeout(PATIENCE).connect(&socket).unwrap();
-    let path = Path {
-        source_mac: at_program.interface("mac").parse().unwrap(),
-        destination_mac: at_kernel.interface("mac").parse().unwrap(),
-        source: at_program.ipv4().into(),
-        destination: at_kernel.ipv4().into(),
-    };
-    wait_for("the kernel to answer the program", || {
-        guest.send(&build::echo_request(path, 7, 1, b"from a program")).unwrap();
-        answer_until_reply(&mut guest, path)
-    });
-    drop(guest);
-    node.call("DEL", Some(&program), &config).unwrap();
+    let mut program = Program::start(&node, &pod);
+    program.wait_for_ping(&at_kernel);
+    let socket = program.attached.interface("socketPath").to_owned();
+    drop(program);
+    node.call("DEL", Some(&pod), &program::config(&node)).unwrap();
     assert!(!std::path::Path::new(&socket).exists());
     node.del(&kernel, "pods");
     node.assert_ledger_balances();
-}
-
-/// Plays the program's network stack: answers ARP requests for its address. True once the echo reply has come; false if
-/// nothing comes any more.
-fn answer_until_reply(guest: &mut Guest, path: Path) -> bool {
-    while let Some((frame, _)) = guest.recv(Duration::from_millis(500)).unwrap() {
-        let view = ethernet::View::new(&frame).unwrap();
-        match view.ether_type() {
-            EtherType::ARP => {
-                let asked = arp::View::new(view.payload()).unwrap();
-                if IpAddr::from(asked.target_ip()) == path.source {
-                    guest.send(&reply(path.source_mac, &asked)).unwrap();
-                }
-            }
-            EtherType::IPV4 => {
-                let ip = ipv4::View::new(view.payload()).unwrap();
-                let is_reply =
-                    icmpv4::View::new(ip.payload()).is_ok_and(|icmp| icmp.kind() == 0 && icmp.echo_id() == 7);
-                if is_reply && IpAddr::from(ip.source()) == path.destination {
-                    return true;
-                }
-            }
-            _ => {}
-        }
-    }
-    false
-}
-
-fn reply(mac: MacAddr, asked: &arp::View<'_>) -> Vec<u8> {
-    build::arp_reply(mac, asked.target_ip(), asked.sender_mac(), asked.sender_ip())
 }

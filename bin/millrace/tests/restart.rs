@@ -4,6 +4,7 @@ mod node;
 
 use std::time::Duration;
 
+use node::program::Program;
 use node::{Node, Pod, possible, wait_for, wait_for_ping};
 use serde_json::json;
 
@@ -34,6 +35,32 @@ fn switch_when_killed_under_ping_leaves_pods_their_addresses_and_resumes() {
     }
     node.del(&a, "pods");
     assert!(a.netns().ip("link show dev eth0").is_err());
+    node.assert_ledger_balances();
+}
+
+#[test]
+fn switch_when_killed_under_a_program_takes_it_back() {
+    if !possible("switch_when_killed_under_a_program_takes_it_back") {
+        return;
+    }
+    let mut node = Node::start();
+    let (kernel, pod) = (Pod::new("kernel"), Pod::new("program"));
+    let at_kernel = node.add(&kernel, "pods");
+    let mut program = Program::start(&node, &pod);
+    program.wait_for_ping(&at_kernel);
+    for round in 0..3 {
+        match round {
+            2 => assert!(node.end_switch(), "SIGTERM is a clean end"),
+            _ => node.kill_switch(),
+        }
+        node.start_switch();
+        program.guest.reconnect(node::PATIENCE).unwrap();
+        program.wait_for_ping(&at_kernel);
+    }
+    // And the other way round: the program is killed, and starts again on the same socket.
+    program.guest.abandon();
+    program.guest.reconnect(node::PATIENCE).unwrap();
+    program.wait_for_ping(&at_kernel);
     node.assert_ledger_balances();
 }
 
@@ -88,6 +115,32 @@ fn agent_when_killed_at_any_step_of_an_add_converges() {
     assert_eq!(node.get("ports")["ports"].as_array().unwrap().len(), 1);
     let networks = node.get("networks");
     assert_eq!(networks["networks"][0]["subnets"][0]["leased"], 1, "{networks}");
+    node.assert_ledger_balances();
+}
+
+#[test]
+fn switch_when_killed_at_any_step_of_an_add_converges() {
+    if !possible("switch_when_killed_at_any_step_of_an_add_converges") {
+        return;
+    }
+    let mut node = Node::start();
+    let witness = Pod::new("witness");
+    node.add(&witness, "pods");
+    for step in 0..8 {
+        let pod = Pod::new(&format!("pod{step}"));
+        let add = node.plugin("ADD", Some(&pod), &node.config("pods"));
+        std::thread::sleep(Duration::from_micros(700 * step));
+        node.kill_switch();
+        // It may have been done already, or be told to try again.
+        let _ = add.wait_with_output().unwrap();
+        node.start_switch();
+        wait_for("ADD to be served", || node.call("STATUS", None, &node.config("pods")).is_ok());
+        let at_pod = node.add(&pod, "pods");
+        wait_for_ping(&witness, at_pod.ipv4());
+        node.del(&pod, "pods");
+        assert!(pod.netns().ip("link show dev eth0").is_err());
+    }
+    assert_eq!(node.get("ports")["ports"].as_array().unwrap().len(), 1);
     node.assert_ledger_balances();
 }
 

@@ -37,7 +37,7 @@ impl Row for Drop {
 }
 
 /// The sentence of a reason's label.
-pub(crate) fn meaning(label: &str) -> &'static str {
+fn meaning(label: &str) -> &'static str {
     let reason = DropReason::ALL.into_iter().find(|reason| reason.label() == label);
     reason.map_or("a reason of another version of the switch", DropReason::sentence)
 }

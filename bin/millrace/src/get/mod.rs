@@ -14,8 +14,6 @@ use serde::Serialize;
 use crate::output::{self, Format, Row};
 use crate::run_dir::RunDir;
 
-pub(crate) use drops::meaning;
-
 const EXAMPLES: &str = "\
 Examples:
   millrace get ports                  counters, link and workers of every port

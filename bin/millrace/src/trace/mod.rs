@@ -7,9 +7,9 @@ use clap::Args;
 use local_api::switch_v1 as api;
 use serde::Serialize;
 
+use crate::client;
 use crate::output::{self, Format};
 use crate::run_dir::RunDir;
-use crate::{client, get};
 use packet::PacketArgs;
 
 const EXAMPLES: &str = "\
@@ -114,7 +114,7 @@ fn text(explanation: &Explanation, summary: &str) -> String {
         text += &format!("{:3}. {:width$}  {}\n", number + 1, step.stage, step.sentence);
     }
     text += &match &explanation.drop_reason {
-        Some(reason) => format!("Dropped ({reason}): {}.\n", get::meaning(reason)),
+        Some(reason) => format!("Dropped ({reason}).\n"),
         None => format!("Sent to {}.\n", explanation.out_ports.join(", ")),
     };
     text

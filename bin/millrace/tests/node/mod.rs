@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test waits with a deadline")]
 #![allow(clippy::print_stderr, reason = "a failed test tells what it saw")]
 
+pub(crate) mod program;
+
 use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -154,7 +156,7 @@ impl Node {
 
     /// One call of the plugin, as the runtime makes it.
     pub(crate) fn call(&self, command: &str, pod: Option<&Pod>, config: &Value) -> Result<Value, Value> {
-        answer(self.plugin(command, pod, config).wait_with_output().unwrap())
+        answer(&self.plugin(command, pod, config).wait_with_output().unwrap())
     }
 
     /// Starts a call of the plugin.
@@ -249,7 +251,7 @@ impl Pod {
     }
 }
 
-fn answer(output: Output) -> Result<Value, Value> {
+fn answer(output: &Output) -> Result<Value, Value> {
     let text = String::from_utf8_lossy(&output.stdout);
     let value = if text.trim().is_empty() {
         Value::Null
