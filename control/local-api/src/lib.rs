@@ -17,6 +17,7 @@ pub mod switch_v1 {
         unreachable_pub,
         unused_qualifications,
         clippy::all,
+        clippy::too_many_lines,
         clippy::allow_attributes_without_reason,
         reason = "generated; the documentation is in the proto file"
     )]
@@ -31,6 +32,7 @@ pub mod agent_v1 {
         unreachable_pub,
         unused_qualifications,
         clippy::all,
+        clippy::too_many_lines,
         clippy::allow_attributes_without_reason,
         reason = "generated; the documentation is in the proto file"
     )]

@@ -325,6 +325,16 @@ impl Desired {
         self.attachments().any(|attachment| attachment.id != *id && there(attachment))
     }
 
+    /// True if another attachment has an interface of that name in a namespace of that path: the path was used again, and
+    /// what is there now is the other's.
+    pub fn inherited(&self, attachment: &Attachment) -> bool {
+        self.attachments().any(|other| {
+            other.id != attachment.id
+                && other.id.interface == attachment.id.interface
+                && other.netns == attachment.netns
+        })
+    }
+
     fn put_network(&mut self, stored: &StoredNetwork) {
         // Only specs of networks that were checked are planned.
         if let Ok(network) = Network::new(&stored.spec) {

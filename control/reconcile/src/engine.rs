@@ -303,7 +303,7 @@ impl Engine {
             errors.extend(vhost::take_back(kernel, files, last).into_iter().map(Into::into));
         }
         errors.extend(self.unplug(attachment).err().map(Into::into));
-        if attachment.kind == PortKind::Tap {
+        if attachment.kind == PortKind::Tap && !self.intent().desired.inherited(attachment) {
             // The switch took it along with the port, unless the switch is away.
             errors.extend(kernel.delete_link(&attachment.netns, id.interface.as_str()).err().map(Into::into));
         }

@@ -21,6 +21,8 @@ pub(crate) struct Programmer {
     instance: Option<String>,
     // Ports that failed when everything was sent.
     failed: BTreeSet<PortNo>,
+    // Another process was sent everything, by whatever call found it first; told by the next `sync`.
+    renewed: bool,
 }
 
 /// Why a port is not as asked.
@@ -42,9 +44,9 @@ pub enum ProgramError {
 /// What a look at the switch found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Synced {
-    /// It has the program.
+    /// It had the program.
     AsBefore,
-    /// It was sent everything. `restarted`: it is not the process that had it before.
+    /// It was sent everything. `restarted`: it is not the process that had it at the last look.
     Sent { restarted: bool, failed: Vec<(PortNo, String)> },
 }
 
@@ -73,12 +75,14 @@ impl Programmer {
         desired: impl FnOnce() -> Desired,
     ) -> Result<Synced, DatapathError> {
         let info = switch.info()?;
-        let restarted = self.instance.as_ref() != Some(&info.instance);
-        if !restarted && self.version != 0 && self.version == info.program_version {
+        let same = self.instance.as_ref() == Some(&info.instance);
+        let current = same && self.version != 0 && self.version == info.program_version;
+        if current && !self.renewed {
             return Ok(Synced::AsBefore);
         }
-        let failed = self.send_all(switch, info.program_version, &desired())?;
-        Ok(Synced::Sent { restarted, failed })
+        let failed =
+            if current { Vec::new() } else { self.send_all(switch, info.program_version, &desired())? };
+        Ok(Synced::Sent { restarted: std::mem::take(&mut self.renewed), failed })
     }
 
     /// Puts one port that is desired already.
@@ -155,6 +159,7 @@ impl Programmer {
         self.version = 0;
         match switch.apply(&update)? {
             Applied::Done { instance, failed } => {
+                self.renewed |= self.instance.as_ref() != Some(&instance);
                 (self.version, self.instance) = (update.to_version, Some(instance));
                 self.failed = failed.iter().map(|(port, _)| *port).collect();
                 Ok(failed)

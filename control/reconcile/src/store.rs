@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use model::{AttachmentId, NetworkName, NetworkSpec};
@@ -67,7 +68,7 @@ pub enum StoreError {
     /// Another agent has it open.
     #[error("{0} is in use by another agent: stop that one, or choose another --state-dir")]
     InUse(PathBuf),
-    /// It is no state file, or a broken one. Nothing was changed.
+    /// It is no state file, or a broken one.
     #[error(
         "{path} is damaged: {reason}. Restore it from a backup; or move it away and restart the node's pods, whose attachments it held"
     )]
@@ -143,7 +144,7 @@ impl Store {
 
     fn database(&mut self) -> Result<&Database, StoreError> {
         if self.database.is_none() {
-            self.database = Some((self.open)().map_err(|error| self.not_opened(error))?);
+            self.database = Some(open_checked(&self.open).map_err(|error| self.not_opened(error))?);
         }
         // Just filled; the error is never made.
         self.database.as_ref().ok_or_else(|| self.failed(redb::Error::DatabaseAlreadyOpen))
@@ -186,6 +187,17 @@ impl Store {
             error => StoreError::Damaged { path, reason: error.to_string() },
         }
     }
+}
+
+/// Opens the database and verifies all its checksums: it is small, and what is read here is acted on for the node's life.
+fn open_checked(open: &Opener) -> Result<Database, DatabaseError> {
+    let corrupted = |reason: &str| DatabaseError::Storage(StorageError::Corrupted(reason.to_owned()));
+    let checked = || {
+        let mut database = open()?;
+        if database.check_integrity()? { Ok(database) } else { Err(corrupted("its checksums do not fit")) }
+    };
+    // redb asserts on some damage that it could report; where panics unwind, they are reported here.
+    catch_unwind(AssertUnwindSafe(checked)).unwrap_or_else(|_| Err(corrupted("the database asserts")))
 }
 
 /// The tables as they are.

@@ -128,3 +128,75 @@ fn leased(result: AddResult) -> Result<Leased, String> {
         dns: super::cni::dns(&result.dns)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A plugin that is a shell script in a directory of its own.
+    fn plugin(script: &str) -> (tempfile::TempDir, Delegation) {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("test-ipam");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("/nonexistent:{}", dir.path().display());
+        let env = [("CNI_PATH", path.as_str()), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0")];
+        let call = Delegation {
+            plugin: "test-ipam".to_owned(),
+            env: env.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
+            config: br#"{"cniVersion":"1.0.0"}"#.to_vec(),
+        };
+        (dir, call)
+    }
+
+    #[test]
+    fn add_when_the_plugin_gives_a_result_takes_it() {
+        let (_dir, call) = plugin(
+            r#"read conf; [ "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME" = "ADD c1 eth0" ] || exit 9
+            echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.2/24","gateway":"10.9.0.1"}],
+                   "routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.9.0.53"]}}'"#,
+        );
+        let leased = Executed.add(&call).unwrap();
+        assert_eq!(leased.addresses[0].net.to_string(), "10.9.0.2/24");
+        assert_eq!(leased.routes[0].gateway, None);
+        assert_eq!(leased.dns.nameservers.len(), 1);
+    }
+
+    #[test]
+    fn call_when_the_plugin_fails_gives_its_code_and_words() {
+        let (_dir, call) = plugin(r#"echo '{"code":42,"msg":"no lease","details":"at all"}'; exit 1"#);
+        let error = Executed.add(&call).unwrap_err();
+        assert_eq!((error.code, error.reason.as_str()), (42, "no lease: at all"));
+        assert!(Executed.del(&call).is_err());
+        let (_dir, call) = plugin("echo nonsense; exit 3");
+        assert!(Executed.add(&call).unwrap_err().reason.contains("without a reason"));
+    }
+
+    #[test]
+    fn add_when_the_plugin_talks_nonsense_is_refused() {
+        for script in ["echo nonsense", "exit 0", r#"echo '{"cniVersion":"0.2.0","ip4":{}}'"#] {
+            let (_dir, call) = plugin(script);
+            assert_eq!(Executed.add(&call).unwrap_err().code, Code::DECODING.0, "{script}");
+        }
+    }
+
+    #[test]
+    fn call_when_the_plugin_neither_reads_nor_stops_talking_ends() {
+        let (_dir, mut call) = plugin("exec yes");
+        call.config = vec![b' '; 1 << 20];
+        assert!(Executed.add(&call).is_err());
+    }
+
+    #[test]
+    fn call_when_the_plugin_is_no_name_or_not_installed_says_where_it_was_sought() {
+        let (_dir, mut call) = plugin("true");
+        for name in ["", "..", "../test-ipam", "/bin/sh"] {
+            call.plugin = name.to_owned();
+            assert_eq!(Executed.del(&call).unwrap_err().code, Code::INVALID_CONFIG.0, "{name:?}");
+        }
+        call.plugin = "host-nonlocal".to_owned();
+        assert!(Executed.del(&call).unwrap_err().reason.contains("/nonexistent"));
+    }
+}

@@ -110,7 +110,21 @@ fn open_engine(args: &AgentArgs, switch_socket: &Path) -> anyhow::Result<Engine>
         delegate: Arc::new(delegate::Executed),
     };
     let layout = Layout { vhost_dir: args.run_dir.join("vhost"), kubelet_dir: args.kubelet_dir.clone() };
-    Ok(Engine::open(&args.state_dir.join("agent.redb"), layout, rim)?)
+    let state_file = args.state_dir.join("agent.redb");
+    explaining_panics(&state_file, || Ok(Engine::open(&state_file, layout, rim)?))
+}
+
+/// The database asserts on some damage that it could report; where panics abort, this is the last chance to say what to do.
+fn explaining_panics<T>(state_file: &Path, open: impl FnOnce() -> T) -> T {
+    let file = state_file.to_owned();
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let file = file.display();
+        tracing::error!(%panic, "{file} is damaged: restore it from a backup, or move it away and restart the node's pods");
+    }));
+    let opened = open();
+    std::panic::set_hook(usual);
+    opened
 }
 
 fn make_dir(path: &Path, mode: u32) -> anyhow::Result<()> {

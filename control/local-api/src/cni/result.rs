@@ -19,16 +19,16 @@ use super::Version;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AddResult {
     /// Interfaces that were made, in the pod and on the node.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
     /// Addresses that were given.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<Ip>,
     /// Routes that were made.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
     /// Name resolution.
-    #[serde(default, skip_serializing_if = "Dns::is_empty")]
+    #[serde(default, deserialize_with = "or_null", skip_serializing_if = "Dns::is_empty")]
     pub dns: Dns,
 }
 
@@ -131,7 +131,8 @@ impl AddResult {
         let mut value = json!(result);
         value["cniVersion"] = Value::from(version.as_str());
         if version < Version::V1_0_0 {
-            for (ip, written) in self.ips.iter().zip(value["ips"].as_array_mut().into_iter().flatten()) {
+            let written = value.get_mut("ips").and_then(Value::as_array_mut);
+            for (ip, written) in self.ips.iter().zip(written.into_iter().flatten()) {
                 written["version"] = Value::from(if ip.address.addr().is_ipv4() { "4" } else { "6" });
             }
         }
@@ -178,6 +179,11 @@ impl Route {
     pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
     }
+}
+
+/// A list that a plugin wrote as null is empty.
+fn or_null<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// Why a JSON value is no result.

@@ -271,6 +271,32 @@ fn watch_when_the_switch_restarted_sends_everything_and_configures_again() {
 }
 
 #[test]
+fn watch_when_an_add_found_the_restarted_switch_first_configures_again_too() {
+    let world = World::new();
+    let agent = world.agent().unwrap();
+    let made = agent.add(&request(0)).unwrap();
+    world.restart_switch();
+    world.state().links.clear();
+    agent.add(&request(1)).unwrap();
+    agent.watch().unwrap();
+    agent.check(&made.id, &made.netns).unwrap();
+}
+
+#[test]
+fn del_when_the_namespace_is_anothers_by_now_leaves_the_others_interface() {
+    let world = World::new();
+    let agent = world.agent().unwrap();
+    let old = agent.add(&request(0)).unwrap();
+    // The old sandbox died without DEL, and a new one got a namespace at the same path.
+    world.state().links.clear();
+    let new = agent.add(&AddRequest { netns: old.netns.clone(), ..request(1) }).unwrap();
+    agent.del(&old.id).unwrap();
+    agent.check(&new.id, &new.netns).unwrap();
+    agent.del(&new.id).unwrap();
+    assert_eq!(world.remains(), Vec::<String>::new());
+}
+
+#[test]
 fn set_networks_when_one_is_removed_keeps_it_until_its_last_attachment_goes() {
     let world = World::new();
     let agent = world.agent().unwrap();

@@ -214,7 +214,13 @@ impl State {
     fn close_port(&mut self, number: PortNo) {
         let Some(port) = self.ports.remove(&number) else { return };
         match port.device {
-            Device::Tap { netns, netdev, .. } => drop(self.links.remove(&(netns, netdev))),
+            // By its own descriptor: another device of that name in a namespace of that path is not touched.
+            Device::Tap { netns, netdev, .. } => {
+                let key = (netns, netdev);
+                if self.links.get(&key).is_some_and(|link| link.mac == port.spec.macs[0]) {
+                    self.links.remove(&key);
+                }
+            }
             Device::VhostUser { socket, .. } => drop(self.files.remove(&socket)),
         }
     }
