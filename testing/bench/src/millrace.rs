@@ -89,7 +89,8 @@ fn port(index: usize, socket: &Path) -> api::Port {
         name: format!("guest{index}"),
         network: 1,
         macs: vec![mac],
-        ips: vec![IPS[index].into()],
+        // Both: a load that sends frames back with swapped MAC addresses leaves the IP addresses as they are.
+        ips: IPS.map(String::from).to_vec(),
         port_security: true,
         mac_limit: 16,
         mtu_bytes: 1500,

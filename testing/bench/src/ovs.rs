@@ -58,10 +58,7 @@ impl Ovs {
             environment(command, run);
         })?;
         await_dpdk(run, &mut switch)?;
-        let version =
-            output(vsctl(run).arg("--no-wait").arg("get").args(["Open_vSwitch", ".", "ovs_version"]))?;
-        let dpdk = output(vsctl(run).arg("--no-wait").args(["get", "Open_vSwitch", ".", "dpdk_version"]))?;
-        let version = format!("{}, {}", version.trim().trim_matches('"'), dpdk.trim().trim_matches('"'));
+        let version = version(run)?;
         let ovs = Self { switch, _database: database, folder, version, worker_cpu: spec.worker_cpu };
         ovs.add_ports()?;
         Ok(ovs)
@@ -159,6 +156,14 @@ fn vsctl(run: &Path) -> Command {
     command.arg(format!("--db=unix:{}", run.join("db.sock").display()));
     environment(&mut command, run);
     command
+}
+
+/// `3.1.0, DPDK 22.11.5`.
+fn version(run: &Path) -> anyhow::Result<String> {
+    let text = output(Command::new(SWITCH).arg("--version"))?;
+    let switch = text.lines().next().and_then(|line| line.split_whitespace().last()).unwrap_or("unknown");
+    let dpdk = output(vsctl(run).args(["--no-wait", "get", "Open_vSwitch", ".", "dpdk_version"]))?;
+    Ok(format!("{switch}, {}", dpdk.trim().trim_matches('"')))
 }
 
 fn start_database(run: &Path, cpu: usize) -> anyhow::Result<Process> {

@@ -94,10 +94,35 @@ impl Drop for Process {
     }
 }
 
-/// Gives this process the priority of the programs that it measures.
-pub(crate) fn raise_priority() -> anyhow::Result<()> {
-    rustix::process::setpriority_process(None, NICE.parse()?)
-        .context("cannot raise the priority: run as root")
+/// Where the kernel groups processes by session for scheduling, a nice value counts within the session only; this is the
+/// session's own.
+const AUTOGROUP: &str = "/proc/self/autogroup";
+
+/// Gives this process, and the session it runs in, the priority of the programs that it measures. The session gets its
+/// own back when dropped.
+#[derive(Debug)]
+pub(crate) struct Priority {
+    session_before: Option<String>,
+}
+
+impl Priority {
+    pub(crate) fn raise() -> anyhow::Result<Self> {
+        rustix::process::setpriority_process(None, NICE.parse()?)
+            .context("cannot raise the priority: run as root")?;
+        // "/autogroup-10 nice 0"; absent where the kernel does not group.
+        let text = std::fs::read_to_string(AUTOGROUP).unwrap_or_default();
+        let before = text.trim().rsplit_once(' ').map(|(_, nice)| nice.to_owned());
+        let session_before = before.filter(|_| std::fs::write(AUTOGROUP, NICE).is_ok());
+        Ok(Self { session_before })
+    }
+}
+
+impl Drop for Priority {
+    fn drop(&mut self) {
+        if let Some(before) = &self.session_before {
+            let _refused = std::fs::write(AUTOGROUP, before);
+        }
+    }
 }
 
 /// Gives thread `thread` a real-time class, so that nothing ordinary runs on its CPU; takes it away again when dropped.

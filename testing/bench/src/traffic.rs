@@ -144,7 +144,7 @@ pub(crate) struct Moved {
 #[derive(Debug)]
 pub(crate) enum Traffic {
     /// Ours.
-    Guests(Pair),
+    Guests(Box<Pair>),
     /// dpdk-testpmd, paused between samples.
     Testpmd(Process),
 }
@@ -162,7 +162,7 @@ impl Traffic {
             LoadKind::Light | LoadKind::Macswap => {
                 let large = frame == FrameKind::Large;
                 ensure!(!large || kind == LoadKind::Light, "64 KB frames are for the light load only");
-                Ok(Self::Guests(Pair { kind, frame, sockets, guests: None }))
+                Ok(Self::Guests(Box::new(Pair { kind, frame, sockets, guests: None })))
             }
         }
     }

@@ -17,14 +17,14 @@ use crate::machine::Machine;
 use crate::millrace::Millrace;
 use crate::ovs::{Ovs, OvsSpec};
 use crate::probe::{self, Label};
-use crate::process::{self, RealTime};
+use crate::process::{Priority, RealTime};
 use crate::report::Report;
 use crate::subject::{Subject, Switch, WorkerCounters};
 use crate::traffic::Traffic;
 pub use crate::traffic::{FrameKind, LoadKind};
 
 /// Huge pages (2 MiB) for OVS's packet buffers, two pairs of guests or testpmds, and some to spare.
-const HUGE_PAGES: u64 = 1100;
+const HUGE_PAGES: u64 = 1200;
 const OVS_MEMORY_MIB: u32 = 1024;
 
 const EXAMPLES: &str = "\
@@ -142,7 +142,7 @@ pub fn run(args: &VhostArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::listen()?;
     let _pages = HugePages::reserve(HUGE_PAGES)?;
     let machine = Machine::here(args.worker_cpu, args.load_cpu);
-    process::raise_priority()?;
+    let _priority = Priority::raise()?;
     probe::pin(args.load_cpu)?;
     let mut samples = Vec::new();
     let mut versions = Vec::new();
@@ -230,6 +230,8 @@ impl Lab {
     ) -> anyhow::Result<()> {
         for bench in &mut self.benches {
             bench.traffic = None;
+        }
+        for bench in &mut self.benches {
             bench.traffic = Some(Traffic::start(args.load, frame, bench.switch.sockets(), args.load_cpu)?);
         }
         let mut quiet_rounds = 0;

@@ -6,10 +6,12 @@ use super::draw::{Area, Canvas, Color, Style};
 /// Between the bars of two groups, in widths of a bar.
 const GROUP_GAP: f64 = 0.8;
 /// Room above the axes for the panel's texts, left of them for numbers, below them for the groups' names.
-const TEXT_ABOVE: f64 = 66.0;
+const TEXT_ABOVE: f64 = 78.0;
 const NUMBERS_LEFT: f64 = 56.0;
 const NAMES_BELOW: f64 = 34.0;
 const WIDEST_BAR: f64 = 92.0;
+/// Height of a bar from which on a number fits at its foot.
+const FOOT: f64 = 40.0;
 
 /// A value with what it varied between.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,23 +83,28 @@ impl BarChart {
                 let top = axis.y(&slot, bar.value);
                 let body = Area { left: left + 2.0, top, width: width - 4.0, height: slot.bottom() - top };
                 canvas.block(body, series.color, 3.0);
-                let above = self.draw_whisker(canvas, axis, &slot, &body, bar);
-                canvas.text(left + width / 2.0, above - 9.0, &number(bar.value), &Style::value(series.color));
+                draw_whisker(canvas, axis, &slot, &body, bar);
+                let middle = left + width / 2.0;
+                let text = number(bar.value);
+                // A whisker crosses the number above a bar: then it stands at the foot.
+                if bar.spread.is_some() && body.height > FOOT {
+                    canvas.text(middle, slot.bottom() - 12.0, &text, &Style::foot(series.color));
+                } else {
+                    canvas.text(middle, top - 9.0, &text, &Style::value(series.color));
+                }
             }
             left += width;
         }
     }
+}
 
-    /// Returns the height above which the number goes.
-    fn draw_whisker(&self, canvas: &mut Canvas, axis: &Axis, slot: &Area, body: &Area, bar: &Bar) -> f64 {
-        let Some((min, max)) = bar.spread else { return body.top };
-        let (low, high) = (axis.y(slot, min), axis.y(slot, max));
-        let middle = body.left + body.width / 2.0;
-        let half = (body.width / 8.0).min(7.0);
-        canvas.line((middle, low), (middle, high), Color::WHISKER, 1.5);
-        for y in [low, high] {
-            canvas.line((middle - half, y), (middle + half, y), Color::WHISKER, 1.5);
-        }
-        body.top.min(high)
+fn draw_whisker(canvas: &mut Canvas, axis: &Axis, slot: &Area, body: &Area, bar: &Bar) {
+    let Some((min, max)) = bar.spread else { return };
+    let (low, high) = (axis.y(slot, min), axis.y(slot, max));
+    let middle = body.left + body.width / 2.0;
+    let half = (body.width / 8.0).min(7.0);
+    canvas.line((middle, low), (middle, high), Color::WHISKER, 1.5);
+    for y in [low, high] {
+        canvas.line((middle - half, y), (middle + half, y), Color::WHISKER, 1.5);
     }
 }

@@ -15,6 +15,7 @@ impl Color {
     pub const PEER_LIGHT: Self = Self("#b4bec8");
     /// A second peer: the kernel.
     pub const KERNEL: Self = Self("#d9822b");
+    const PAPER: Self = Self("#ffffff");
     const TEXT: Self = Self("#17202a");
     const FAINT: Self = Self("#6b7682");
     pub(super) const GRID: Self = Self("#e3e7eb");
@@ -91,6 +92,12 @@ impl Style {
     pub(super) fn value(color: Color) -> Self {
         let color = if color == Color::PEER_LIGHT { Color::PEER } else { color };
         Self::new(18.0, color, "middle", 0.6)
+    }
+
+    /// The number at the foot of a bar.
+    pub(super) fn foot(color: Color) -> Self {
+        let color = if color == Color::PEER_LIGHT { Color::TEXT } else { Color::PAPER };
+        Self::new(19.0, color, "middle", 0.5)
     }
 
     /// About how wide `text` is: the mean width of a letter of the built-in font.

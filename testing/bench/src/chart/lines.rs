@@ -3,7 +3,7 @@
 use super::axis::{Axis, number, size};
 use super::draw::{Area, Canvas, Color, Style};
 
-const TEXT_ABOVE: f64 = 66.0;
+const TEXT_ABOVE: f64 = 78.0;
 const NUMBERS_LEFT: f64 = 56.0;
 const NAMES_BELOW: f64 = 34.0;
 /// From the axis to the first and last size.
