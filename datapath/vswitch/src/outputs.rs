@@ -8,7 +8,7 @@ use crate::program::PortNo;
 
 /// What happens to a frame's head between the switch and one port. Applied just before the send and undone after it, so
 /// that one frame can leave several ports in several shapes without a copy of its body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Egress {
     /// As it is.
     #[default]

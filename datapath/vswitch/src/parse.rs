@@ -27,6 +27,8 @@ pub(crate) struct Packet {
     pub(crate) link_bytes: u8,
     /// Where the transport header starts; 0 if it was not seen.
     pub(crate) transport_at: u8,
+    /// Where the transport's payload starts; 0 if that was not seen.
+    payload_at: u8,
     /// What counts for an MTU: the IP packet's bytes, or one segment's if the frame is still to be cut.
     pub(crate) network_bytes: u32,
     /// The outer tag is an 802.1ad one.
@@ -51,22 +53,22 @@ pub(crate) struct Raw<'a> {
 /// [`DropReason::Truncated`] or [`DropReason::Malformed`].
 #[inline(always)]
 pub(crate) fn parse(raw: Raw<'_>, packet: &mut Packet) -> Result<(), DropReason> {
-    let payload_at = parse_headers(raw, packet)?;
+    parse_headers(raw, packet)?;
     let bytes = match raw.gso {
         None => raw.frame_bytes - usize::from(packet.link_bytes),
         // The source's claim about its headers counts only where they were not seen.
         Some(gso) => {
-            let headers = payload_at.unwrap_or(gso.headers_bytes.into());
-            headers.saturating_sub(packet.link_bytes.into()) + usize::from(gso.size)
+            let headers = if packet.payload_at > 0 { packet.payload_at.into() } else { gso.headers_bytes };
+            usize::from(headers.saturating_sub(packet.link_bytes.into())) + usize::from(gso.size)
         }
     };
     packet.network_bytes = bytes as u32;
     Ok(())
 }
 
-/// Fills in all but the length. Returns where the transport's payload starts, if that was seen.
+/// Fills in all but the length.
 #[inline(always)]
-fn parse_headers(raw: Raw<'_>, packet: &mut Packet) -> Result<Option<usize>, DropReason> {
+fn parse_headers(raw: Raw<'_>, packet: &mut Packet) -> Result<(), DropReason> {
     let head = raw.head;
     let eth: &[u8; ethernet::HEADER_BYTES] = chunk(head, 0)?;
     let mut ether_type = be16(eth, 12);
@@ -98,19 +100,21 @@ fn parse_headers(raw: Raw<'_>, packet: &mut Packet) -> Result<Option<usize>, Dro
             // A tag that the frame ends in is somebody else's matter.
             let tags = usize::from(packet.link_bytes) + vlan::TAG_BYTES;
             packet.link_bytes = tags.min(raw.frame_bytes) as u8;
-            Ok(None)
+            Ok(())
         }
-        _ => Ok(None),
+        _ => Ok(()),
     }
 }
 
 #[inline(always)]
-fn parse_ipv4(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<Option<usize>, DropReason> {
+fn parse_ipv4(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<(), DropReason> {
     let ip: &[u8; ipv4::MIN_HEADER_BYTES] = chunk(raw.head, at)?;
-    let header_bytes = usize::from(ip[0] & 0xf) * 4;
-    if ip[0] >> 4 != 4 || header_bytes < ipv4::MIN_HEADER_BYTES {
-        return Err(DropReason::Malformed);
-    }
+    let header_bytes = match ip[0] {
+        // Nearly always: version 4, no options.
+        0x45 => ipv4::MIN_HEADER_BYTES,
+        0x46..=0x4f => usize::from(ip[0] & 0xf) * 4,
+        _ => return Err(DropReason::Malformed),
+    };
     let total = if raw.gso.is_some() { raw.frame_bytes - at } else { be16(ip, 2).into() };
     if total < header_bytes {
         return Err(if raw.gso.is_some() { DropReason::Truncated } else { DropReason::Malformed });
@@ -122,23 +126,22 @@ fn parse_ipv4(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<Option<usi
     let protocol = ip[9];
     packet.key.0[4] = FlowKey::mapped(be32(ip, 12));
     packet.key.0[6] = FlowKey::mapped(be32(ip, 16));
-    packet.key.0[0] |=
-        Field::PROTOCOL.place(protocol.into()) | fragment_class(fragment, ipv4::FRAGMENT_OFFSET);
-    if fragment & ipv4::FRAGMENT_OFFSET != 0 {
-        return Ok(None);
+    packet.key.0[0] |= Field::PROTOCOL.place(protocol.into());
+    if fragment != 0 {
+        packet.key.0[0] |= fragment_class(fragment, ipv4::FRAGMENT_OFFSET);
+        if fragment & ipv4::FRAGMENT_OFFSET != 0 {
+            return Ok(());
+        }
     }
-    let transport = Transport {
-        at: at + header_bytes,
-        bytes: total - header_bytes,
-        whole: fragment == 0 && raw.gso.is_none(),
-    };
+    let whole = fragment == 0 && raw.gso.is_none();
+    let transport = Transport { at: at + header_bytes, bytes: total - header_bytes, whole };
     match IpProtocol(protocol) {
-        IpProtocol::ICMPV6 => Ok(None),
+        IpProtocol::ICMPV6 => Ok(()),
         protocol => parse_transport(raw.head, protocol, transport, packet),
     }
 }
 
-fn parse_ipv6(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<Option<usize>, DropReason> {
+fn parse_ipv6(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<(), DropReason> {
     let ip: &[u8; ipv6::HEADER_BYTES] = chunk(raw.head, at)?;
     if ip[0] >> 4 != 6 {
         return Err(DropReason::Malformed);
@@ -157,7 +160,7 @@ fn parse_ipv6(raw: Raw<'_>, at: usize, packet: &mut Packet) -> Result<Option<usi
     let upper = walk_extensions(raw.head, at + ipv6::HEADER_BYTES, end, IpProtocol(ip[6]))?;
     words[0] |= Field::PROTOCOL.place(upper.protocol.0.into()) | upper.class;
     if upper.class & (class::HIDDEN | class::LATER_FRAGMENT) != 0 || upper.protocol == IpProtocol::ICMP {
-        return Ok(None);
+        return Ok(());
     }
     let whole = upper.class & class::FRAGMENT == 0 && raw.gso.is_none();
     let transport = Transport { at: upper.at, bytes: end - upper.at, whole };
@@ -236,77 +239,99 @@ struct Transport {
     whole: bool,
 }
 
+/// What a transport header showed.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// The source's port in the upper half, the destination's in the lower.
+    ports: u32,
+    header_bytes: usize,
+}
+
+impl Transport {
+    /// The first `N` bytes, which the packet must have; `None` if they lie behind the head.
+    #[inline(always)]
+    fn header<const N: usize>(self, head: &[u8]) -> Result<Option<&[u8; N]>, DropReason> {
+        if self.bytes < N {
+            return Err(DropReason::Truncated);
+        }
+        Ok(head.get(self.at..).and_then(|rest| rest.first_chunk()))
+    }
+}
+
 #[inline(always)]
 fn parse_transport(
     head: &[u8],
     protocol: IpProtocol,
     transport: Transport,
     packet: &mut Packet,
-) -> Result<Option<usize>, DropReason> {
-    let need = match protocol {
-        IpProtocol::TCP => tcp::MIN_HEADER_BYTES,
-        IpProtocol::UDP => udp::HEADER_BYTES,
-        IpProtocol::SCTP => sctp::HEADER_BYTES,
-        IpProtocol::ICMP | IpProtocol::ICMPV6 => ICMP_BYTES,
-        _ => return Ok(None),
-    };
-    if transport.bytes < need {
-        return Err(DropReason::Truncated);
-    }
-    let Some(header) = head.get(transport.at..transport.at + need) else {
-        packet.key.0[0] |= class::HIDDEN;
-        return Ok(None);
-    };
-    let (mut source, mut destination) = (be16(header, 0), be16(header, 2));
-    let mut header_bytes = need;
-    match protocol {
-        IpProtocol::TCP => {
-            header_bytes = usize::from(header[12] >> 4) * 4;
-            if header_bytes < tcp::MIN_HEADER_BYTES {
-                return Err(DropReason::Malformed);
-            }
-            if header_bytes > transport.bytes {
-                return Err(DropReason::Truncated);
-            }
+) -> Result<(), DropReason> {
+    let seen = match protocol {
+        IpProtocol::TCP => parse_tcp(head, transport)?,
+        IpProtocol::UDP => parse_udp(head, transport)?,
+        IpProtocol::SCTP => {
+            let header = transport.header::<{ sctp::HEADER_BYTES }>(head)?;
+            header.map(|sctp| Seen { ports: be32(sctp, 0), header_bytes: sctp::HEADER_BYTES })
         }
-        IpProtocol::UDP => check_udp(be16(header, 4), transport)?,
-        IpProtocol::ICMP | IpProtocol::ICMPV6 => {
-            (source, destination) = (header[0].into(), header[1].into());
-            let is_neighbor = (nd::ROUTER_SOLICIT..=nd::REDIRECT).contains(&header[0]);
-            if protocol == IpProtocol::ICMPV6 && is_neighbor {
+        IpProtocol::ICMP => parse_icmp(head, transport)?,
+        IpProtocol::ICMPV6 => {
+            let seen = parse_icmp(head, transport)?;
+            let kind = seen.map_or(0, |seen| (seen.ports >> 16) as u8);
+            if (nd::ROUTER_SOLICIT..=nd::REDIRECT).contains(&kind) {
                 packet.key.0[0] |= class::NEIGHBOR;
             }
+            seen
         }
-        _ => {}
-    }
+        _ => return Ok(()),
+    };
+    let Some(Seen { ports, header_bytes }) = seen else {
+        packet.key.0[0] |= class::HIDDEN;
+        return Ok(());
+    };
     packet.transport_at = transport.at as u8;
+    packet.payload_at = (transport.at + header_bytes) as u8;
     packet.key.0[0] |= class::TRANSPORT;
-    packet.key.0[1] |= Field::SOURCE_PORT.place(source.into());
-    packet.key.0[2] |= Field::DESTINATION_PORT.place(destination.into());
-    Ok(Some(transport.at + header_bytes))
+    packet.key.0[1] |= Field::SOURCE_PORT.place(u64::from(ports >> 16));
+    packet.key.0[2] |= Field::DESTINATION_PORT.place(ports.into());
+    Ok(())
 }
 
-/// A UDP length of 0 is a jumbogram's (RFC 2675 §4).
-#[inline]
-fn check_udp(len: u16, transport: Transport) -> Result<(), DropReason> {
-    let len = usize::from(len);
-    if !transport.whole || len == 0 {
-        Ok(())
-    } else if len < udp::HEADER_BYTES {
-        Err(DropReason::Malformed)
-    } else if len > transport.bytes {
-        Err(DropReason::Truncated)
-    } else {
-        Ok(())
+#[inline(always)]
+fn parse_tcp(head: &[u8], transport: Transport) -> Result<Option<Seen>, DropReason> {
+    let Some(tcp) = transport.header::<{ tcp::MIN_HEADER_BYTES }>(head)? else { return Ok(None) };
+    let header_bytes = usize::from(tcp[12] >> 4) * 4;
+    if header_bytes < tcp::MIN_HEADER_BYTES {
+        return Err(DropReason::Malformed);
     }
+    if header_bytes > transport.bytes {
+        return Err(DropReason::Truncated);
+    }
+    Ok(Some(Seen { ports: be32(tcp, 0), header_bytes }))
+}
+
+#[inline(always)]
+fn parse_udp(head: &[u8], transport: Transport) -> Result<Option<Seen>, DropReason> {
+    let Some(udp) = transport.header::<{ udp::HEADER_BYTES }>(head)? else { return Ok(None) };
+    let len = usize::from(be16(udp, 4));
+    // A length of 0 is a jumbogram's (RFC 2675 §4).
+    if transport.whole && len != 0 && !(udp::HEADER_BYTES..=transport.bytes).contains(&len) {
+        return Err(if len > transport.bytes { DropReason::Truncated } else { DropReason::Malformed });
+    }
+    Ok(Some(Seen { ports: be32(udp, 0), header_bytes: udp::HEADER_BYTES }))
+}
+
+/// ICMP's type and code count as ports.
+fn parse_icmp(head: &[u8], transport: Transport) -> Result<Option<Seen>, DropReason> {
+    let header = transport.header::<ICMP_BYTES>(head)?;
+    let ports = |icmp: &[u8; ICMP_BYTES]| u32::from(icmp[0]) << 16 | u32::from(icmp[1]);
+    Ok(header.map(|icmp| Seen { ports: ports(icmp), header_bytes: ICMP_BYTES }))
 }
 
 /// ARP for IPv4 fills the address fields; for anything else it is switched like any frame. The hardware type is not
 /// asked for, because hosts accept more than one (IEEE 802 as well as Ethernet).
-fn parse_arp(head: &[u8], at: usize, packet: &mut Packet) -> Result<Option<usize>, DropReason> {
+fn parse_arp(head: &[u8], at: usize, packet: &mut Packet) -> Result<(), DropReason> {
     let bytes: &[u8; 8] = chunk(head, at)?;
     if EtherType(be16(bytes, 2)) != EtherType::IPV4 {
-        return Ok(None);
+        return Ok(());
     }
     if (bytes[4], bytes[5]) != (6, 4) {
         return Err(DropReason::Malformed);
@@ -318,7 +343,7 @@ fn parse_arp(head: &[u8], at: usize, packet: &mut Packet) -> Result<Option<usize
     words[4] = FlowKey::mapped(be32(arp, 14));
     words[6] = FlowKey::mapped(be32(arp, 24));
     words[7] = Field::CLAIMED_MAC.place(be64(arp, 8) >> 16);
-    Ok(None)
+    Ok(())
 }
 
 #[inline]

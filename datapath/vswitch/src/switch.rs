@@ -95,6 +95,7 @@ impl Switch {
         };
         let mut parsed = parse_burst(burst, port, &mut self.packets, report);
         let mut hits = [0; 2];
+        self.cache.begin();
         while parsed != 0 {
             let frame = parsed.trailing_zeros() as usize;
             parsed &= parsed - 1;
@@ -150,6 +151,7 @@ fn parse_burst(
 #[inline(never)]
 fn derive(mut walk: Walk<'_>, packet: &Packet, cache: &mut Cache, bytes: usize) -> Actions {
     let actions = pipeline::run(&mut walk);
+    cache.begin();
     if let Some(derived) = walk.derived(actions) {
         cache.insert(&packet.key, &derived, bytes, walk.scene.now);
     }

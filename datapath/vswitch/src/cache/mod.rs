@@ -8,6 +8,7 @@
 //! - **microflows** by the exact key: copies of megaflow entries, one lookup where several masks would be several.
 //!
 //! ```text
+//! (0) the decision on the frame before, in the same burst       one comparison
 //! (1) the port's leading mask, while it answers most frames     one masked lookup
 //! (2) the microflow                                             one exact lookup
 //! (3) the port's other masks, most used first                   one masked lookup each; makes a microflow
@@ -16,6 +17,7 @@
 //!
 //! (1) is why the number of flows costs nothing while the program looks at few bits: a hundred thousand connections
 //! between two stations are one megaflow in the first-level cache, where their microflows would each be a cache miss.
+//! (0) is (1) for the next frame of a flow: neither hashed nor looked up, as long as nothing was derived in between.
 //!
 //! **When an entry holds.** It was derived from a program and from what was known of up to two stations. It holds while the
 //! epoch (the number of program changes) and the generations of those stations stand (see `stations`). A program change so
@@ -38,7 +40,7 @@ use crate::time::Now;
 use hash::KeyHasher;
 use masks::PortMasks;
 pub(crate) use table::Entry;
-use table::Table;
+use table::{Table, same};
 
 /// Entries by exact key that a switch holds at most.
 pub(crate) const MICROFLOWS: usize = 65_536;
@@ -58,6 +60,8 @@ pub(crate) struct Cache {
     epoch: u32,
     /// The port whose masks are ranked next.
     rank_cursor: usize,
+    /// The megaflow that answered last in this burst: its masked key and its place.
+    last: Option<(FlowKey, usize)>,
 }
 
 /// Which cache answered.
@@ -85,6 +89,7 @@ impl Cache {
             hasher: KeyHasher::new(seed),
             epoch: 1,
             rank_cursor: 0,
+            last: None,
         }
     }
 
@@ -99,6 +104,11 @@ impl Cache {
     /// Entries held.
     pub(crate) fn len(&self) -> usize {
         self.megaflows.len() + self.microflows.len()
+    }
+
+    /// A burst begins, or the pipeline has run: what held before may hold no more.
+    pub(crate) fn begin(&mut self) {
+        self.last = None;
     }
 
     /// The decision on `key`, if one holds. Counts the frame and keeps its source's station alive.
@@ -130,11 +140,16 @@ impl Cache {
         let masks = self.ports.get_mut(key.get(Field::IN_PORT) as usize)?;
         masks.lookups += 1;
         let leader = masks.leader().map(|(slot, mask)| (slot, masked(key, slot, mask)));
-        if let Some((slot, key)) = leader
-            && let Some(at) = valid(&self.megaflows, &self.hasher, &key, (self.epoch, shared))
-        {
-            masks.hit(slot);
-            return Some((Level::Megaflow, at));
+        if let Some((slot, key)) = leader {
+            let known = match self.last {
+                Some((last, at)) if same(&last, &key) => Some(at),
+                _ => valid(&self.megaflows, &self.hasher, &key, (self.epoch, shared)),
+            };
+            if let Some(at) = known {
+                self.last = Some((key, at));
+                masks.hit(slot);
+                return Some((Level::Megaflow, at));
+            }
         }
         if let Some(at) = valid(&self.microflows, &self.hasher, key, (self.epoch, shared)) {
             return Some((Level::Microflow, at));

@@ -179,8 +179,8 @@ impl Table {
 }
 
 /// True if the keys are equal; without branches, so that it becomes a few vector instructions.
-#[inline]
-fn same(one: &FlowKey, other: &FlowKey) -> bool {
+#[inline(always)]
+pub(crate) fn same(one: &FlowKey, other: &FlowKey) -> bool {
     one.0.iter().zip(other.0).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }
 

@@ -8,8 +8,8 @@ use wire::MacAddr;
 use super::{NetworkNo, PortNo, ProgramSpec, VlanId};
 use crate::stations::StationView;
 
-/// One checked, immutable version of what the switch forwards by.
-#[derive(Debug, Clone)]
+/// One checked, immutable version of what the switch forwards by. The default has no ports.
+#[derive(Debug, Clone, Default)]
 pub struct Program {
     pub(super) spec: ProgramSpec,
     /// By port number, so that the packet path finds a port without a search.
