@@ -1,4 +1,5 @@
 //! The container runtime's contract: results in each version as they were written down, error codes, frames.
+#![allow(clippy::needless_pass_by_value, reason = "json!() at the call reads better than &json!()")]
 
 use local_api::cni::{
     AddResult, Answer, Call, CniError, Code, Command, Dns, FrameError, HEADER_BYTES, Interface, Ip,

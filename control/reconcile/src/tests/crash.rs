@@ -7,11 +7,14 @@ use super::world::{Blow, World, delegated_request, request, vhost_request};
 use crate::record::State;
 use crate::{AddRequest, Engine};
 
-const KINDS: [(&str, fn(usize) -> AddRequest); 3] =
+/// What container number n asks for.
+type Ask = fn(usize) -> AddRequest;
+
+const KINDS: [(&str, Ask); 3] =
     [("tap", request), ("vhost-user", vhost_request), ("delegated IPAM", delegated_request)];
 
 /// Runs `scenario` with the fuse at each step in turn; it says whether the fuse blew.
-fn at_every_step(blow: Blow, mut scenario: impl FnMut(usize, &str, fn(usize) -> AddRequest) -> bool) {
+fn at_every_step(blow: Blow, mut scenario: impl FnMut(usize, &str, Ask) -> bool) {
     for (kind, request) in KINDS {
         let mut step = 0;
         while scenario(step, kind, request) {
