@@ -6,7 +6,7 @@
 //!
 //! The lengths of a frame that is still to be segmented are not compared: sources write them differently.
 
-use frame::{DropReason, Gso};
+use frame::{DropReason, Gso, GsoKind};
 use wire::{EtherType, IpProtocol, arp, ethernet, ipv4, ipv6, nd, sctp, tcp, udp, vlan};
 
 use crate::key::{Field, FlowKey, TAGGED, class};
@@ -56,14 +56,26 @@ pub(crate) fn parse(raw: Raw<'_>, packet: &mut Packet) -> Result<(), DropReason>
     parse_headers(raw, packet)?;
     let bytes = match raw.gso {
         None => raw.frame_bytes - usize::from(packet.link_bytes),
-        // The source's claim about its headers counts only where they were not seen.
-        Some(gso) => {
-            let headers = if packet.payload_at > 0 { packet.payload_at.into() } else { gso.headers_bytes };
-            usize::from(headers.saturating_sub(packet.link_bytes.into())) + usize::from(gso.size)
-        }
+        Some(gso) => segment_bytes(packet, gso),
     };
     packet.network_bytes = bytes as u32;
     Ok(())
+}
+
+/// The IP packet's bytes of one segment.
+#[cold]
+fn segment_bytes(packet: &Packet, gso: Gso) -> usize {
+    let headers = match gso.kind {
+        // The source's claim about its headers counts only where they were not seen.
+        _ if packet.payload_at == 0 => gso.headers_bytes,
+        // IP fragments: the UDP header is payload of the first. IPv6 has a header for it (RFC 8200 §4.5).
+        GsoKind::UdpFragment if packet.key.get(Field::ETHER_TYPE) == u64::from(EtherType::IPV6.0) => {
+            u16::from(packet.transport_at) + ipv6::FRAGMENT_HEADER_BYTES as u16
+        }
+        GsoKind::UdpFragment => packet.transport_at.into(),
+        GsoKind::TcpV4 | GsoKind::TcpV6 | GsoKind::UdpSegment => packet.payload_at.into(),
+    };
+    usize::from(headers.saturating_sub(packet.link_bytes.into())) + usize::from(gso.size)
 }
 
 /// Fills in all but the length.

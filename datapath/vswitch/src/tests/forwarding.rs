@@ -208,6 +208,24 @@ fn a_frame_to_be_segmented_is_measured_by_its_segments() {
 }
 
 #[test]
+fn a_datagram_to_be_fragmented_is_measured_by_its_fragments() {
+    let mut bed = Bed::with((1..=2).map(port));
+    let offload = |size| Offload {
+        checksum: Checksum::Partial { start: 34, offset: 6 },
+        gso: Some(Gso { kind: GsoKind::UdpFragment, size, ecn: false, headers_bytes: 0 }),
+    };
+    let v4 = build::udp(super::path(1, 2), (1, 2), &[0; 4000]);
+    // A fragment of 1480 bytes of payload fills an MTU of 1500; with IPv6, 1448 behind two headers.
+    assert_eq!(bed.send_offloaded(1, v4.clone(), offload(1480)).ports(), [2]);
+    assert_eq!(bed.send_offloaded(1, v4, offload(1488)), Fate::drop(DropReason::TooBig));
+    let ip = |last| std::net::IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, last]);
+    let path = build::Path { source: ip(1), destination: ip(2), ..super::path(1, 2) };
+    let v6 = build::udp(path, (1, 2), &[0; 4000]);
+    assert_eq!(bed.send_offloaded(1, v6.clone(), offload(1448)).ports(), [2]);
+    assert_eq!(bed.send_offloaded(1, v6, offload(1456)), Fate::drop(DropReason::TooBig));
+}
+
+#[test]
 fn a_configured_station_is_where_the_program_says_whoever_sends_as_it() {
     let listed = PortSpec { macs: vec![station(1)], ..port(1) };
     let mut bed = Bed::with([listed, port(2), port(3)]);
