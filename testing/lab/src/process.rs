@@ -29,7 +29,8 @@ impl Process {
         let output = std::fs::File::options().create(true).append(true).open(log)?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(args);
-        command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
+        // An input that stays open and empty: some programs end with theirs.
+        command.stdin(Stdio::piped()).stderr(output.try_clone()?).stdout(output);
         Ok(Process { child: command.spawn()?, name, log: log.to_owned() })
     }
 
@@ -50,8 +51,12 @@ impl Process {
     ) -> io::Result<()> {
         #[allow(clippy::disallowed_methods, reason = "a deadline")]
         let start = Instant::now();
-        while !ready() {
+        loop {
+            // Asked first, so that what it did at its end counts.
             let ended = self.child.try_wait()?;
+            if ready() {
+                return Ok(());
+            }
             if ended.is_some() || start.elapsed() > patience {
                 let why = ended.map_or("time ran out".to_owned(), |status| format!("it ended with {status}"));
                 let said = self.said();
@@ -62,7 +67,6 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
     }
 
     /// Kills it (SIGKILL) and waits for its end.

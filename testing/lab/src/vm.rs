@@ -4,12 +4,12 @@
 //! script as a second archive, which the kernel unpacks over the first, and reads the guest's console.
 
 use std::io;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::Process;
 use crate::require::{checkout, program};
 
 /// What a machine is made of.
@@ -48,7 +48,7 @@ pub enum CardRole {
 /// A running machine; killed when it is dropped.
 #[derive(Debug)]
 pub struct Vm {
-    qemu: Child,
+    qemu: Process,
     console: PathBuf,
     _folder: TempDir,
 }
@@ -85,35 +85,14 @@ impl Vm {
         archive.extend(cpio("script", spec.script.as_bytes()));
         archive.extend(cpio("TRAILER!!!", &[]));
         std::fs::write(&initrd, archive)?;
-        let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        command.args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "1",
-            "-m",
-            &format!("{}M", spec.memory_mib),
-        ]);
-        let memory = format!("memory-backend-memfd,id=mem,size={}M,share=on", spec.memory_mib);
-        command.args(["-object", &memory, "-machine", "q35,memory-backend=mem"]);
-        command.arg("-kernel").arg(prepared().join("vmlinuz")).arg("-initrd").arg(&initrd);
-        command.args(["-append", "console=ttyS0 quiet panic=-1"]);
-        command.arg("-serial").arg(format!("file:{}", console.display()));
-        for (number, card) in spec.cards.iter().enumerate() {
-            command.args(card_arguments(number, card));
-        }
-        let log = std::fs::File::create(folder.path().join("qemu.log"))?;
-        let qemu = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        let qemu_log = folder.path().join("qemu.log");
+        let qemu = Process::start("qemu-system-x86_64", arguments(spec, &initrd, &console), &qemu_log)?;
         Ok(Vm { qemu, console, _folder: folder })
     }
 
     /// Everything the guest has printed.
     pub fn console(&self) -> String {
-        let bytes = std::fs::read(&self.console).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        read(&self.console)
     }
 
     /// Waits until the guest has printed `text`.
@@ -121,31 +100,39 @@ impl Vm {
     /// # Errors
     /// It died or time ran out first: with its console, and with what QEMU said.
     pub fn wait_for(&mut self, text: &str, patience: Duration) -> io::Result<()> {
-        #[allow(clippy::disallowed_methods, reason = "a deadline")]
-        let start = Instant::now();
-        loop {
-            let ended = self.qemu.try_wait()?.is_some();
-            if self.console().contains(text) {
-                return Ok(());
-            }
-            if ended || start.elapsed() > patience {
-                let said = std::fs::read_to_string(self._folder.path().join("qemu.log")).unwrap_or_default();
-                let why = if ended { "the guest died" } else { "time ran out" };
-                let console = self.console();
-                return Err(io::Error::other(format!(
-                    "{why} before {text:?}; its console:\n{console}\nQEMU: {said}"
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let Self { qemu, console, .. } = self;
+        let printed = || read(console).contains(text);
+        qemu.wait_until(&format!("the guest printed {text:?}"), patience, printed)
+            .map_err(|error| io::Error::other(format!("{error}\nthe guest's console:\n{}", read(console))))
     }
 }
 
-impl Drop for Vm {
-    fn drop(&mut self) {
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
-    }
+fn read(console: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(console).unwrap_or_default()).into_owned()
+}
+
+/// QEMU's command line.
+fn arguments(spec: &VmSpec, initrd: &Path, console: &Path) -> Vec<String> {
+    let memory = spec.memory_mib;
+    let machine = [
+        "-nodefaults -no-user-config -display none -no-reboot".to_owned(),
+        "-accel tcg,thread=multi -cpu max -smp 1".to_owned(),
+        format!("-m {memory}M -object memory-backend-memfd,id=mem,size={memory}M,share=on"),
+        "-machine q35,memory-backend=mem".to_owned(),
+    ];
+    let mut args: Vec<String> =
+        machine.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect();
+    let kernel = prepared().join("vmlinuz");
+    args.extend([
+        "-kernel".into(),
+        kernel.display().to_string(),
+        "-initrd".into(),
+        initrd.display().to_string(),
+    ]);
+    args.extend(["-append".into(), "console=ttyS0 quiet panic=-1".into()]);
+    args.extend(["-serial".into(), format!("file:{}", console.display())]);
+    args.extend(spec.cards.iter().enumerate().flat_map(|(number, card)| card_arguments(number, card)));
+    args
 }
 
 fn card_arguments(number: usize, card: &Card) -> Vec<String> {
