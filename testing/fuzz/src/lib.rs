@@ -21,10 +21,12 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    Target { name: "cni", run: local_api::cni::fuzz },
     Target { name: "headers", run: headers::run },
     Target { name: "offload", run: offload::run },
     Target { name: "packet", run: packet::run },
     Target { name: "ring", run: ring::run },
+    Target { name: "vhost_user", run: ports::vhost_user::fuzz::messages },
 ];
 
 /// The target of this name.
