@@ -141,12 +141,12 @@ impl Cache {
         masks.lookups += 1;
         let leader = masks.leader().map(|(slot, mask)| (slot, masked(key, slot, mask)));
         if let Some((slot, key)) = leader {
-            let known = match self.last {
-                Some((last, at)) if same(&last, &key) => Some(at),
-                _ => valid(&self.megaflows, &self.hasher, &key, (self.epoch, shared)),
+            let known = match &self.last {
+                Some((last, at)) if same(last, &key) => Some(*at),
+                _ => valid(&self.megaflows, &self.hasher, &key, (self.epoch, shared))
+                    .inspect(|at| self.last = Some((key, *at))),
             };
             if let Some(at) = known {
-                self.last = Some((key, at));
                 masks.hit(slot);
                 return Some((Level::Megaflow, at));
             }
