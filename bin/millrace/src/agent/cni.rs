@@ -43,7 +43,7 @@ fn answer(engine: &Engine, request: &Request) -> Result<Option<Value>, CniError>
 
 fn add(engine: &Engine, call: &Call, request: &Request) -> Result<Value, CniError> {
     let mut result = call.conf.prev_result()?.unwrap_or_default();
-    let attachment = engine.add(&add_request(call, request)?).map_err(attach_error)?;
+    let attachment = engine.add(&add_request(call, request)?).map_err(|error| attach_error(&error))?;
     result.append(add_result(&attachment));
     Ok(result.to_json(call.version))
 }
@@ -52,7 +52,7 @@ fn del(engine: &Engine, call: &Call, request: &Request) -> Result<(), CniError> 
     let id = attachment_id(call)?;
     // §"DEL": delegated plugins hear of it even where nothing is known, for their ADD may have been all that was done.
     let forgotten = engine.find(&id).is_none();
-    let mut errors: Vec<CniError> = engine.del(&id).err().into_iter().flatten().map(attach_error).collect();
+    let mut errors: Vec<CniError> = engine.del(&id).err().into_iter().flatten().map(|error| attach_error(&error)).collect();
     if forgotten && let Some(delegation) = delegation(call, request) {
         errors.extend(execute(&delegation, Command::Del).err().map(|error| delegate_error(&error)));
     }
@@ -86,7 +86,7 @@ fn gc(engine: &Engine, call: &Call, request: &Request) -> Result<(), CniError> {
         valid.iter().map(|kept| (kept.container_id.clone(), kept.ifname.clone())).collect();
     let mut errors = Vec::new();
     for (id, error) in engine.gc(&config_name(call)?, &valid).err().into_iter().flatten() {
-        let error = attach_error(error);
+        let error = attach_error(&error);
         errors.push(CniError { msg: format!("{id}: {}", error.msg), ..error });
     }
     errors.extend(forward(call, request).err());
@@ -243,8 +243,8 @@ fn compare(said: &AddResult, attachment: &Attachment) -> Vec<String> {
     drift
 }
 
-fn attach_error(error: AttachError) -> CniError {
-    let code = match &error {
+fn attach_error(error: &AttachError) -> CniError {
+    let code = match error {
         AttachError::NoSandbox(_) => Code::UNKNOWN_CONTAINER,
         AttachError::Exists(_) => Code::EXISTS,
         AttachError::Reserve(reason) => reserve_code(reason),

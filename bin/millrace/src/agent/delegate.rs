@@ -131,22 +131,19 @@ fn leased(result: AddResult) -> Result<Leased, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
-    /// A plugin that is a shell script in a directory of its own.
+    /// A plugin that is the shell, whose configuration is the script. (A script file that was just written cannot be
+    /// executed while another test's fork still holds it open for writing: ETXTBSY.)
     fn plugin(script: &str) -> (tempfile::TempDir, Delegation) {
         let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("test-ipam");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", dir.path().join("test-ipam")).unwrap();
         let path = format!("/nonexistent:{}", dir.path().display());
         let env = [("CNI_PATH", path.as_str()), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0")];
         let call = Delegation {
             plugin: "test-ipam".to_owned(),
             env: env.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
-            config: br#"{"cniVersion":"1.0.0"}"#.to_vec(),
+            config: format!("{script}\n").into_bytes(),
         };
         (dir, call)
     }
@@ -154,7 +151,7 @@ mod tests {
     #[test]
     fn add_when_the_plugin_gives_a_result_takes_it() {
         let (_dir, call) = plugin(
-            r#"read conf; [ "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME" = "ADD c1 eth0" ] || exit 9
+            r#"[ "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME" = "ADD c1 eth0" ] || exit 9
             echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.2/24","gateway":"10.9.0.1"}],
                    "routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.9.0.53"]}}'"#,
         );
@@ -185,7 +182,7 @@ mod tests {
     #[test]
     fn call_when_the_plugin_neither_reads_nor_stops_talking_ends() {
         let (_dir, mut call) = plugin("exec yes");
-        call.config = vec![b' '; 1 << 20];
+        call.config.resize(1 << 20, b' ');
         assert!(Executed.add(&call).is_err());
     }
 
