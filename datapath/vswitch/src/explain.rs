@@ -1,7 +1,7 @@
 //! What would happen to a frame, in words?
 
 use frame::{DropReason, HEAD_BYTES};
-use wire::EtherType;
+use wire::{EtherType, IpProtocol};
 
 use crate::actions::{Actions, Output};
 use crate::key::{Field, class, ip, mac};
@@ -112,7 +112,7 @@ fn describe(packet: &Packet, frame_bytes: usize) -> String {
     match EtherType(key.get(Field::ETHER_TYPE) as u16) {
         EtherType::IPV4 | EtherType::IPV6 => {
             let (from, to) = addresses();
-            words += &format!(": {from} to {to}, protocol {}", key.get(Field::PROTOCOL));
+            words += &format!(": {} from {from} to {to}", IpProtocol(key.get(Field::PROTOCOL) as u8));
         }
         EtherType::ARP if classes & class::ARP != 0 => {
             let (from, to) = addresses();
@@ -122,7 +122,10 @@ fn describe(packet: &Packet, frame_bytes: usize) -> String {
     }
     if classes & class::TRANSPORT != 0 {
         let (source, destination) = (key.get(Field::SOURCE_PORT), key.get(Field::DESTINATION_PORT));
-        words += &format!(", {source} to {destination}");
+        words += &match IpProtocol(key.get(Field::PROTOCOL) as u8) {
+            IpProtocol::ICMP | IpProtocol::ICMPV6 => format!(", type {source}, code {destination}"),
+            _ => format!(", port {source} to {destination}"),
+        };
     }
     if classes & class::FRAGMENT != 0 {
         words += ", a fragment";

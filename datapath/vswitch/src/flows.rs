@@ -54,7 +54,8 @@ fn describe_actions(entry: &Entry, program: &Program) -> String {
         Output::Flood { domain, sender_isolated } => {
             let sender = entry.key.get(Field::IN_PORT);
             let receivers = program.domain(domain).receivers(sender_isolated);
-            format!("flood to {} ports", receivers.iter().filter(|it| u64::from(it.port.0) != sender).count())
+            let count = receivers.iter().filter(|it| u64::from(it.port.0) != sender).count();
+            format!("flood to {count} port{}", if count == 1 { "" } else { "s" })
         }
     };
     if entry.actions.vlan != 0 {

@@ -52,7 +52,8 @@ fn del(engine: &Engine, call: &Call, request: &Request) -> Result<(), CniError> 
     let id = attachment_id(call)?;
     // §"DEL": delegated plugins hear of it even where nothing is known, for their ADD may have been all that was done.
     let forgotten = engine.find(&id).is_none();
-    let mut errors: Vec<CniError> = engine.del(&id).err().into_iter().flatten().map(|error| attach_error(&error)).collect();
+    let mut errors: Vec<CniError> =
+        engine.del(&id).err().into_iter().flatten().map(|error| attach_error(&error)).collect();
     if forgotten && let Some(delegation) = delegation(call, request) {
         errors.extend(execute(&delegation, Command::Del).err().map(|error| delegate_error(&error)));
     }

@@ -31,8 +31,6 @@ pub(super) mod protocol {
     pub(in super::super) const REPLY_ACK: u64 = 1 << 3;
     /// NET_SET_MTU.
     pub(in super::super) const MTU: u64 = 1 << 4;
-    /// SET_BACKEND_REQ_FD.
-    pub(in super::super) const BACKEND_REQ: u64 = 1 << 5;
     /// GET_CONFIG: the only way for a program without a hypervisor to learn its MAC address. QEMU, which assigns addresses
     /// itself, warns at each connection that it makes no use of it.
     pub(in super::super) const CONFIG: u64 = 1 << 9;
@@ -43,14 +41,13 @@ pub(super) mod protocol {
     /// SET_STATUS and GET_STATUS.
     pub(in super::super) const STATUS: u64 = 1 << 16;
 
-    /// What every port offers. INFLIGHT_SHMFD is not among them: chains are used in order, within the call that took
+    /// What every port offers. BACKEND_REQ is not among them: the switch asks nothing of a frontend. INFLIGHT_SHMFD is not among them: chains are used in order, within the call that took
     /// them, so that the used index says all that an in-flight table could.
     pub(in super::super) const OFFERED: u64 = MQ
         | LOG_SHMFD
         | RARP
         | REPLY_ACK
         | MTU
-        | BACKEND_REQ
         | CONFIG
         | RESET_DEVICE
         | CONFIGURE_MEM_SLOTS

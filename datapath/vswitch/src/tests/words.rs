@@ -53,7 +53,7 @@ fn a_flow_shows_the_bits_that_were_looked_at() {
         words.contains(&"port=1 src=02:00:00:00:00:01 dst=ff:ff:ff:ff:ff:f0/ff:ff:ff:ff:ff:f0"),
         "{words:?}"
     );
-    assert_eq!(flows[0].actions, "flood to 1 ports");
+    assert_eq!(flows[0].actions, "flood to 1 port");
     assert_eq!(bed.switch.flows(bed.now, 1).len(), 1);
 }
 
