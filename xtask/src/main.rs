@@ -11,7 +11,7 @@ mod run;
 mod suite;
 mod tidy;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -34,6 +34,14 @@ enum Task {
     Test,
     /// Installs what the tests need (Debian packages by name, huge pages); `test` does it by itself.
     Prepare,
+    /// Looks for inputs that a parser cannot bear (libFuzzer); a crash becomes a file of the corpus.
+    Fuzz {
+        /// cni, headers, offload, packet, ring or vhost_user
+        target: String,
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Measures: everything after it goes to `millrace bench`.
     Bench {
         /// Arguments of `millrace bench`.
@@ -59,6 +67,9 @@ fn task(task: Task) -> Result<()> {
         Task::Tidy => tidy::tidy(),
         Task::Test => suite::test(),
         Task::Prepare => prepare::prepare(),
+        Task::Fuzz { target, seconds } => {
+            run::run(Command::new("testing/fuzz/run").arg(target).arg(seconds.to_string()))
+        }
         Task::Bench { args } => bench(&args),
     }
 }

@@ -19,6 +19,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("xz", "xz-utils"),
+    ("setpriv", "util-linux"),
+    ("g++", "g++"),
 ];
 
 /// Makes the machine fit for every test, as far as it may: what is missing then is said by the tests that need it.
