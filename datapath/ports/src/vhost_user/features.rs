@@ -41,15 +41,9 @@ pub(super) mod protocol {
     /// SET_STATUS and GET_STATUS.
     pub(in super::super) const STATUS: u64 = 1 << 16;
 
-    /// What every port offers. BACKEND_REQ is not among them: the switch asks nothing of a frontend. INFLIGHT_SHMFD is not among them: chains are used in order, within the call that took
-    /// them, so that the used index says all that an in-flight table could.
-    pub(in super::super) const OFFERED: u64 = MQ
-        | LOG_SHMFD
-        | RARP
-        | REPLY_ACK
-        | MTU
-        | CONFIG
-        | RESET_DEVICE
-        | CONFIGURE_MEM_SLOTS
-        | STATUS;
+    /// What every port offers. BACKEND_REQ is not among them: the switch asks nothing of a frontend. Nor is INFLIGHT_SHMFD:
+    /// chains are used in order, within the call that took them, so that the used index says all that an in-flight table
+    /// could.
+    pub(in super::super) const OFFERED: u64 =
+        MQ | LOG_SHMFD | RARP | REPLY_ACK | MTU | CONFIG | RESET_DEVICE | CONFIGURE_MEM_SLOTS | STATUS;
 }
