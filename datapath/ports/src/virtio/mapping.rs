@@ -7,6 +7,10 @@ use rustix::mm::{MapFlags, ProtFlags};
 use super::memory::MemoryError;
 use super::sigbus::Guard;
 
+/// tmpfs, where memfds live too, and hugetlbfs. A file of any other kind can make whoever touches its memory wait: for a
+/// server (FUSE, NFS) that is the peer's own, for ever.
+const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x9584_58f6];
+
 /// A shared, writable mapping of a peer's file, unmapped on drop.
 pub(crate) struct Mapping {
     /// Whole pages, as the kernel maps and unmaps them.
@@ -27,9 +31,15 @@ impl Mapping {
     /// Maps `len` bytes of `fd` from `offset` on. The file must hold them now.
     ///
     /// # Errors
-    /// [`MemoryError::Truncated`] if the file is shorter, [`MemoryError::Map`] if the kernel refuses.
+    /// [`MemoryError::FileSystem`] if it is no memory file, [`MemoryError::Truncated`] if it is shorter,
+    /// [`MemoryError::Map`] if the kernel refuses.
     pub(crate) fn new(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<Self, MemoryError> {
         let end = offset.checked_add(len).ok_or(MemoryError::Overflow)?;
+        // Before anything is asked of the file itself. In 64 bits, for the field's width differs by architecture.
+        let kind = rustix::fs::fstatfs(fd)?.f_type as u64;
+        if !MEMORY_FILE_SYSTEMS.contains(&kind) {
+            return Err(MemoryError::FileSystem(kind));
+        }
         let stat = rustix::fs::fstat(fd)?;
         let file_bytes = u64::try_from(stat.st_size).unwrap_or(0);
         if file_bytes < end {

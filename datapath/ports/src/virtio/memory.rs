@@ -1,5 +1,10 @@
 //! Where does a guest's address lie in this process? A table of mapped regions, immutable: a change makes a new table,
 //! and the old one stays mapped until the last burst that uses it has ended.
+//!
+//! **Invariant:** no memory of a guest can stop or end the thread that touches it: it never has to be waited for
+//! ([`MemoryError::FileSystem`]), and a file that is truncated leaves zero pages behind ([`GuestMemory::is_lost`]).
+//! **Limit:** a page that nobody touched before is charged to the control group of whoever does: a guest whose memory was not
+//! allocated up front can have it charged to the switch.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -32,6 +37,9 @@ pub enum MemoryError {
     /// No region like the one to remove.
     #[error("no memory region at guest address {0:#x} with that size and user address")]
     Unknown(u64),
+    /// The file is neither a memfd nor on tmpfs or hugetlbfs, so that whoever touches it may have to wait for it.
+    #[error("memory file is on a file system of type {0:#x}: only memfd, tmpfs and hugetlbfs are taken")]
+    FileSystem(u64),
     /// The file ends before the region does.
     #[error("memory file has {file_bytes} bytes, the region needs {needed_bytes}")]
     Truncated {

@@ -13,8 +13,6 @@
 //! **Limit:** split rings only; no legacy byte order or layout but for the ten-byte header.
 mod chain;
 mod features;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzz;
 pub mod header;
 mod log;
 mod mapping;

@@ -171,7 +171,7 @@ impl QueueSlot {
     /// The eventfd by which the driver says that it made chains available; `None` for a driver that wants to be polled.
     ///
     /// # Errors
-    /// The descriptor cannot be waited for; the slot has no kick then.
+    /// The descriptor is no eventfd; the slot has no kick then.
     pub fn set_kick(&self, kick: Option<OwnedFd>) -> io::Result<()> {
         let mut state = self.change();
         let old = state.kick.take();
@@ -179,7 +179,7 @@ impl QueueSlot {
         if let Some(old) = &old {
             doorbell.unwatch(old.as_fd());
         }
-        if let Some(kick) = kick {
+        if let Some(kick) = kick.map(event_only).transpose()? {
             doorbell.watch(kick.as_fd())?;
             state.kick = Some(kick);
         }
@@ -190,7 +190,7 @@ impl QueueSlot {
     /// The eventfd by which the driver is told of used chains; `None` for a driver that polls.
     ///
     /// # Errors
-    /// The descriptor cannot be made non-blocking; the slot has no call then.
+    /// The descriptor is no eventfd; the slot has no call then.
     pub fn set_call(&self, call: Option<OwnedFd>) -> io::Result<()> {
         let mut state = self.change();
         state.call = None;
@@ -203,7 +203,7 @@ impl QueueSlot {
     /// The eventfd by which the peer is told that the ring broke.
     ///
     /// # Errors
-    /// The descriptor cannot be made non-blocking; the slot has no err then.
+    /// The descriptor is no eventfd; the slot has no err then.
     pub fn set_err(&self, err: Option<OwnedFd>) -> io::Result<()> {
         let mut state = self.change();
         state.err = None;
@@ -380,9 +380,19 @@ pub(crate) fn signal(fd: Option<&OwnedFd>) {
     }
 }
 
-/// A worker writes to this descriptor of a peer and must not wait for it.
+/// A worker writes to this descriptor of a peer and must not wait for it. A peer that makes it blocking again, against
+/// the rules, and fills its counter can still hold a worker: nothing but a kernel interface for it would prevent that.
 fn non_blocking(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let fd = event_only(fd)?;
     let flags = rustix::fs::fcntl_getfl(&fd)?;
     rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?;
     Ok(fd)
+}
+
+/// Refuses what is certainly no eventfd: polling or writing to a file of the peer's own file system (FUSE) would wait for
+/// the peer.
+fn event_only(fd: OwnedFd) -> io::Result<OwnedFd> {
+    const ANON_INODE_FS: u64 = 0x0904_1934;
+    let kind = rustix::fs::fstatfs(&fd)?.f_type as u64;
+    if kind == ANON_INODE_FS { Ok(fd) } else { Err(io::Error::other("the descriptor is no eventfd")) }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use crate::virtio::memory::Region;
 use crate::virtio::{
@@ -122,9 +122,15 @@ impl Driver {
         unsafe { AtomicU16::from_ptr(self.host(Self::guest(user), 2).cast()) }
     }
 
+    /// Writes a descriptor as two words, neither of which anybody sees half written.
     pub(super) fn desc(&self, index: u16, (addr, len): (u64, u32), flags: u16, next: u16) {
         let at = Self::guest(self.addresses().desc) + u64::from(index) * 16;
-        self.write(at, &descriptor(addr, len, flags, next));
+        let words = [addr, u64::from(len) | u64::from(flags) << 32 | u64::from(next) << 48];
+        for (offset, word) in [0, 8].into_iter().zip(words) {
+            // SAFETY: inside the mapped memory, which `self` keeps, and a multiple of 8.
+            let to = unsafe { AtomicU64::from_ptr(self.host(at + offset, 8).cast()) };
+            to.store(word.to_le(), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn offer(&mut self, head: u16) {
@@ -191,4 +197,25 @@ pub(super) fn descriptor(addr: u64, len: u32, flags: u16, next: u16) -> [u8; 16]
 /// `len` bytes that differ from frame to frame.
 pub(super) fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed)).collect()
+}
+
+/// Tells another thread to stop, also when the test panics first.
+#[derive(Default)]
+pub(super) struct Stop(AtomicBool);
+
+impl Stop {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets it when the returned guard is dropped.
+    pub(super) fn on_drop(&self) -> impl Drop + '_ {
+        struct Guard<'a>(&'a Stop);
+        impl Drop for Guard<'_> {
+            fn drop(&mut self) {
+                self.0.0.store(true, Ordering::Relaxed);
+            }
+        }
+        Guard(self)
+    }
 }

@@ -33,6 +33,36 @@ fn regions_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn a_file_that_can_make_its_user_wait_is_refused() {
+    let disk = std::fs::File::open("/proc/self/exe").unwrap();
+    assert!(matches!(Region::map(spec(0, 0x1000), disk.as_fd()), Err(MemoryError::FileSystem(_))));
+    let (pipe, _writer) = std::io::pipe().unwrap();
+    assert!(matches!(Region::map(spec(0, 0x1000), pipe.as_fd()), Err(MemoryError::FileSystem(_))));
+}
+
+#[test]
+#[allow(clippy::print_stdout, reason = "a test that cannot run here says so by name")]
+fn huge_pages_are_mapped_and_unmapped_whole() {
+    use rustix::fs::MemfdFlags;
+    const HUGE: u64 = 2 << 20;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let Ok(fd) = rustix::fs::memfd_create("huge", flags) else {
+        println!("SKIPPED huge_pages_are_mapped_and_unmapped_whole: the kernel has no 2 MiB pages");
+        return;
+    };
+    let file = std::fs::File::from(fd);
+    file.set_len(4 * HUGE).unwrap();
+    // Neither the offset nor the length are multiples of the page; munmap(2) would refuse either.
+    let odd = RegionSpec { file_offset: HUGE + 0x1000, ..spec(0, HUGE + 0x3000) };
+    let region = Region::map(odd, file.as_fd()).unwrap();
+    let start = GuestMemory::new(vec![region]).unwrap();
+    let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().matches("memfd:huge").count();
+    assert_eq!(mapped(), 1);
+    drop(start);
+    assert_eq!(mapped(), 0);
+}
+
+#[test]
 fn tables_with_overlaps_or_too_many_slots_are_refused() {
     let file = memfd(0x1_0000);
     let at = |guest: u64, size: u64| region(&file, GUEST_BASE + guest, size, 0);

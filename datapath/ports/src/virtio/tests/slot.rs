@@ -2,11 +2,10 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll as poll_fds};
 
-use super::driver::{DATA, Driver, GUEST_BASE, MEMORY_BYTES, MODERN, WRITE, region};
+use super::driver::{DATA, Driver, GUEST_BASE, MEMORY_BYTES, MODERN, Stop, WRITE, region};
 use super::rx::poll;
 use super::tx::send;
 use crate::RxQueue;
@@ -265,13 +264,13 @@ fn regions_that_are_removed_under_load_are_never_touched_again() {
     }
     let (rx_slot, mut rx) = from.rx();
     let (tx_slot, tx) = to.tx();
-    let done = AtomicBool::new(false);
+    let stop = Stop::default();
     let (from_setup, to_setup) = (from.setup(), to.setup());
     let file = from.file.try_clone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut burst = Burst::new();
-            while !done.load(Ordering::Relaxed) {
+            while !stop.is_set() {
                 from.set_avail_index(from.used_index().wrapping_add(200));
                 to.set_avail_index(to.used_index().wrapping_add(200));
                 rx.poll(&mut burst, &mut |burst| {
@@ -280,6 +279,7 @@ fn regions_that_are_removed_under_load_are_never_touched_again() {
                 });
             }
         });
+        let _stop = stop.on_drop();
         for round in 0..300 {
             // Only the ring's own page stays: the buffers are gone.
             let table = GuestMemory::new(vec![region(&file, GUEST_BASE, 0x2_0000, 0)]).unwrap();
@@ -291,7 +291,6 @@ fn regions_that_are_removed_under_load_are_never_touched_again() {
             tx_slot.remove();
             tx_slot.install(to_setup.clone()).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
     });
     to.set_avail_index(to.used_index().wrapping_add(1));
     assert_eq!(send_one(&tx_slot), 1, "still alive");
@@ -313,10 +312,37 @@ fn a_peer_that_never_empties_its_call_does_not_block_the_worker() {
 }
 
 #[test]
-fn a_peers_descriptors_are_closed_when_its_slot_forgets_it() {
+fn a_descriptor_that_is_no_eventfd_is_refused_and_closed() {
     let driver = Driver::new(16, MODERN);
+    let (slot, _rx) = driver.rx();
     let (reader, writer) = std::io::pipe().unwrap();
     let theirs = OwnedFd::from(writer);
+    assert!(slot.set_kick(Some(theirs.try_clone().unwrap())).is_err());
+    assert!(slot.set_call(Some(theirs.try_clone().unwrap())).is_err());
+    assert!(slot.set_err(Some(theirs.try_clone().unwrap())).is_err());
+    drop(theirs);
+    let mut fds = [PollFd::new(&reader, PollFlags::empty())];
+    poll_fds(&mut fds, Some(&Timespec::default())).unwrap();
+    assert!(fds[0].revents().contains(PollFlags::HUP), "the pipe's last writer is gone");
+}
+
+/// This process's descriptors of the eventfd behind `fd`: the kernel numbers eventfds in fdinfo.
+fn descriptors_of(fd: &OwnedFd) -> usize {
+    use std::os::fd::AsRawFd;
+    let id = |path: std::path::PathBuf| {
+        let info = std::fs::read_to_string(path).unwrap_or_default();
+        info.lines().find(|line| line.starts_with("eventfd-id:")).map(str::to_owned)
+    };
+    let ours = id(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()).into());
+    assert!(ours.is_some(), "the kernel numbers eventfds");
+    let all = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    all.filter(|entry| entry.as_ref().is_ok_and(|entry| id(entry.path()) == ours)).count()
+}
+
+#[test]
+fn a_peers_descriptors_are_closed_when_its_slot_forgets_it() {
+    let driver = Driver::new(16, MODERN);
+    let (theirs, ours) = event();
     for _ in 0..50 {
         let (slot, rx) = driver.rx();
         for _ in 0..2 {
@@ -324,11 +350,9 @@ fn a_peers_descriptors_are_closed_when_its_slot_forgets_it() {
             slot.set_call(Some(theirs.try_clone().unwrap())).unwrap();
             slot.set_err(Some(theirs.try_clone().unwrap())).unwrap();
         }
+        assert_eq!(descriptors_of(&ours), 5, "the test's two, and one of each kind");
         slot.reset();
+        assert_eq!(descriptors_of(&ours), 2);
         drop(rx);
     }
-    drop(theirs);
-    let mut fds = [PollFd::new(&reader, PollFlags::empty())];
-    poll_fds(&mut fds, Some(&Timespec::default())).unwrap();
-    assert!(fds[0].revents().contains(PollFlags::HUP), "the pipe's last writer is gone");
 }

@@ -1,11 +1,15 @@
-//! A ring of arbitrary bytes, for fuzzing: whatever a guest writes, polling and sending end in frames or named drops.
+//! A ring of arbitrary bytes: whatever a guest writes, polling and sending end in frames or named drops. The
+//! coverage-guided form of this, with its corpus, is in testing/fuzz.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use frame::{Burst, Checksum, Offload};
+use proptest::prelude::*;
 
-use super::{
+use super::driver::memfd;
+use crate::virtio::{
     AddressSpace, Features, GuestMemory, QueueSetup, QueueSlot, Region, RegionSpec, RingAddresses, VirtioRx,
     VirtioTx,
 };
@@ -14,38 +18,37 @@ use crate::{RxQueue, TxQueue};
 /// Two regions that the guest sees as neighbours, with a third far away.
 const REGION_BYTES: u64 = 0x1000;
 const FAR_REGION: u64 = 0x10_0000;
+/// Where the parts of the ring are, behind the descriptors at 0.
+const AVAIL: u64 = 0x600;
+const USED: u64 = 0x800;
 
-/// Takes the features from the first eight bytes and the size of the ring from the ninth, fills the guest's memory with the
-/// rest, over and over, and runs both directions on it. The ring starts at guest address 0: descriptors, available
-/// ring, used ring at 0x800.
-///
-/// # Panics
-/// If a frame is unaccounted for, or lent with a checksum outside of it: the bugs that a fuzzer looks for. Also if the
-/// system has no memory or file descriptors left.
-pub fn ring(bytes: &[u8]) {
-    let mut fields = [0; 9];
-    let taken = bytes.len().min(fields.len());
-    fields[..taken].copy_from_slice(&bytes[..taken]);
-    let mut features = [0; 8];
-    features.copy_from_slice(&fields[..8]);
-    let memory = Arc::new(memory_of(&bytes[taken..]));
-    let setup = QueueSetup {
-        size: 1 << (fields[8] % 7),
-        addresses: RingAddresses { space: AddressSpace::Guest, desc: 0, avail: 0x600, used: 0x800 },
-        features: Features(u64::from_le_bytes(features)),
-        memory,
-        log: None,
-    };
-    receive(&setup);
-    transmit(&setup);
+proptest! {
+    /// The bytes fill the guest's memory, over and over: many zeros, so that some addresses are the guest's. Only the two
+    /// indices are such that the ring starts.
+    #[test]
+    fn random_rings_are_survived(
+        bytes in proptest::collection::vec(prop_oneof![3 => Just(0), 2 => any::<u8>()], 1..600),
+        features: u64,
+        size_log in 0u32..7,
+    ) {
+        let setup = QueueSetup {
+            size: 1 << size_log,
+            addresses: RingAddresses { space: AddressSpace::Guest, desc: 0, avail: AVAIL, used: USED },
+            features: Features(features),
+            memory: Arc::new(memory_of(&bytes, 1 << size_log)),
+            log: None,
+        };
+        receive(&setup);
+        transmit(&setup);
+    }
 }
 
-fn memory_of(bytes: &[u8]) -> GuestMemory {
-    let fd = rustix::fs::memfd_create("fuzz", rustix::fs::MemfdFlags::CLOEXEC).expect("a memfd");
-    let file = std::fs::File::from(fd);
+fn memory_of(bytes: &[u8], avail_index: u16) -> GuestMemory {
+    let file = memfd(3 * REGION_BYTES);
     let fill: Vec<u8> = bytes.iter().copied().cycle().take(3 * REGION_BYTES as usize).collect();
-    std::os::unix::fs::FileExt::write_all_at(&file, &fill, 0).expect("room for the file");
-    file.set_len(3 * REGION_BYTES).expect("room for the file");
+    file.write_all_at(&fill, 0).expect("room for the file");
+    file.write_all_at(&avail_index.to_le_bytes(), AVAIL + 2).unwrap();
+    file.write_all_at(&[0; 2], USED + 2).unwrap();
     let regions = [(0, 0), (REGION_BYTES, 2 * REGION_BYTES), (FAR_REGION, REGION_BYTES)];
     let map = |(guest_addr, file_offset)| {
         let spec = RegionSpec { guest_addr, size_bytes: REGION_BYTES, user_addr: guest_addr, file_offset };
