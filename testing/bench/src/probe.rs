@@ -63,6 +63,7 @@ impl fmt::Display for Label {
 /// # Errors
 /// The CPU is not there, or not allowed.
 pub fn pin(cpu: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(cpu < CpuSet::MAX_CPU, "there is no CPU {cpu}");
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).with_context(|| format!("cannot run on CPU {cpu}"))
