@@ -69,11 +69,16 @@ impl Tally {
 
     /// Prints the summary; an error if any test failed or none ran.
     pub(crate) fn verdict(&self) -> Result<()> {
-        println!();
-        for remark in &self.remarks {
-            println!("{remark}");
-        }
-        println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
+        println!("\n{}", self.summary());
+        self.judge()
+    }
+
+    fn summary(&self) -> String {
+        let remarks: String = self.remarks.iter().map(|remark| format!("{remark}\n")).collect();
+        format!("{remarks}{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+
+    fn judge(&self) -> Result<()> {
         if self.broken || self.failed > 0 {
             bail!("tests failed");
         }
@@ -126,11 +131,12 @@ mod tests {
         tally.line("test ring::loops ... FAILED");
         assert_eq!((tally.passed, tally.failed, tally.skipped), (11, 1, 3));
         assert_eq!(tally.remarks.len(), 2);
-        assert!(tally.verdict().is_err());
+        assert!(tally.summary().ends_with("FAILED\n11 passed, 1 failed, 3 skipped"));
+        assert!(tally.judge().is_err());
     }
 
     #[test]
     fn a_run_without_tests_is_no_success() {
-        assert!(Tally::default().verdict().is_err());
+        assert!(Tally::default().judge().is_err());
     }
 }
