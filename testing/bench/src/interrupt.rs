@@ -1,4 +1,5 @@
-//! Does the user want to stop? Ctrl-C ends a benchmark between two steps, so that everything it made is taken down.
+//! Does the user want to stop? Ctrl-C ends a benchmark between two samples, so that everything it made is taken down. All
+//! that is waited for has a deadline, so that this is soon.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use anyhow::bail;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{SigId, flag, low_level};
 
-/// Notes SIGINT and SIGTERM while it lives. A second one ends the process at once.
+/// Notes SIGINT and SIGTERM while it lives.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     asked: Arc<AtomicBool>,
@@ -18,13 +19,11 @@ impl Interrupt {
     /// Begins to listen.
     pub(crate) fn listen() -> std::io::Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
-        let mut handlers = Vec::new();
+        let mut interrupt = Self { asked, handlers: Vec::new() };
         for signal in [SIGINT, SIGTERM] {
-            // The order matters: the first signal finds the flag unset and only sets it.
-            handlers.push(flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked))?);
-            handlers.push(flag::register(signal, Arc::clone(&asked))?);
+            interrupt.handlers.push(flag::register(signal, Arc::clone(&interrupt.asked))?);
         }
-        Ok(Self { asked, handlers })
+        Ok(interrupt)
     }
 
     /// An error once the user wants to stop.

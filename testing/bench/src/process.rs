@@ -1,6 +1,8 @@
 //! A program that runs beside the benchmark, and never longer than it.
 
 use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -39,7 +41,8 @@ impl Process {
         command.args(["--pdeathsig", "KILL", "nice", "-n", NICE, "taskset", "--cpu-list", &cpu.to_string()]);
         command.arg(program);
         configure(&mut command);
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        // Ctrl-C is for the benchmark, which ends its programs itself.
+        command.process_group(0).stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().context("cannot run setpriv (Debian package util-linux)")?;
         Ok(Self { child, name, log })
     }
@@ -52,12 +55,23 @@ impl Process {
     /// An error, with the end of its output, if it has ended.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            let output = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let output = self.log();
             let lines: Vec<&str> = output.lines().rev().take(15).collect();
             let tail: Vec<&str> = lines.into_iter().rev().collect();
             bail!("{} ended early ({status}):\n{}", self.name, tail.join("\n"));
         }
         Ok(())
+    }
+
+    /// What it has written so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Gives it a line of input.
+    pub(crate) fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let input = self.child.stdin.as_mut().context("the program reads no input")?;
+        writeln!(input, "{line}").with_context(|| format!("{} takes no input", self.name))
     }
 
     /// Stops it (SIGSTOP) so that it uses no CPU.

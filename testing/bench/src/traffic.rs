@@ -173,7 +173,8 @@ impl Traffic {
             Self::Guests(pair) => pair.prepare(),
             Self::Testpmd(process) => {
                 process.resume();
-                process.check()
+                await_prompt(process)?;
+                process.tell("start tx_first 8")
             }
         }
     }
@@ -202,6 +203,9 @@ impl Traffic {
         match self {
             Self::Guests(pair) => pair.settle(),
             Self::Testpmd(process) => {
+                process.tell("stop")?;
+                // So that it stops as told before it is stopped.
+                std::thread::sleep(WARM_UP);
                 process.pause();
                 Ok(())
             }
@@ -315,10 +319,25 @@ fn drain(guests: &mut [Guest; 2]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// testpmd asks for commands once the switch has connected to both of its ports.
+fn await_prompt(process: &mut Process) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !process.log().contains("testpmd>") {
+        process.check()?;
+        ensure!(Instant::now() < deadline, "the switch does not connect to testpmd");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
 /// dpdk-testpmd, which forwards between its two ports with addresses that suit a learning switch.
 fn testpmd(frame: FrameKind, sockets: &[PathBuf; 2], cpu: usize) -> anyhow::Result<Process> {
     let FrameKind::Plain(bytes) = frame else { bail!("64 KB frames are for the light load only") };
     let folder = sockets[0].parent().unwrap_or(Path::new("/tmp"));
+    for socket in sockets {
+        // Left by the testpmd before, which the switch, being stopped, did not let end well; a new one refuses it.
+        let _none_left = std::fs::remove_file(socket);
+    }
     let mac = |index: usize| MACS[index].map(|byte| format!("{byte:02x}")).join(":");
     Process::start(Path::new("dpdk-testpmd"), cpu, folder, |command| {
         command.args(["--lcores", &format!("0@{cpu},1@{cpu}"), "--no-pci", "--in-memory"]);
@@ -330,8 +349,8 @@ fn testpmd(frame: FrameKind, sockets: &[PathBuf; 2], cpu: usize) -> anyhow::Resu
                 mac(index)
             ));
         }
-        command.args(["--", "--nb-cores=1", "--forward-mode=mac", "--tx-first", "--auto-start"]);
-        command.args(["--no-lsc-interrupt", "--stats-period=3600", &format!("--txpkts={bytes}")]);
+        command.args(["--", "--interactive", "--nb-cores=1", "--forward-mode=mac", "--no-lsc-interrupt"]);
+        command.args([&format!("--txpkts={bytes}"), &format!("--tx-ip={}", IPS.join(","))]);
         for index in [0, 1] {
             command.arg(format!("--eth-peer={index},{}", mac(1 - index)));
         }

@@ -264,12 +264,14 @@ impl Bench {
         let result = self.run(args, subject);
         self.switch.pause();
         let (moved, worker) = result?;
+        let frames = moved.frames.unwrap_or(worker.frames);
+        ensure!(frames > 0 && worker.frames > 0, "nothing was forwarded");
         let after = probe::round_trip_cycles(args.load_cpu, args.worker_cpu)?;
         Ok(Sample {
             frame,
             subject,
             label: Label::of(before, after),
-            frames: moved.frames.unwrap_or(worker.frames),
+            frames,
             lost: moved.lost,
             elapsed: moved.elapsed,
             worker,
