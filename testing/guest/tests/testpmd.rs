@@ -16,6 +16,10 @@ struct Testpmd(Child);
 impl Testpmd {
     /// `options` of the `net_vhost` device; its socket is at `path`.
     fn start(path: &Path, options: &str) -> Self {
+        Self::start_with_queues(path, options, 1)
+    }
+
+    fn start_with_queues(path: &Path, options: &str, pairs: u16) -> Self {
         let mut command = Command::new("dpdk-testpmd");
         command
             .args([
@@ -28,8 +32,9 @@ impl Testpmd {
                 "--lcores",
                 "0@(0,1),1@(0,1)",
             ])
-            .arg(format!("--vdev=net_vhost0,iface={}{options}", path.display()))
+            .arg(format!("--vdev=net_vhost0,iface={},queues={pairs}{options}", path.display()))
             .args(["--", "--nb-cores=1", "--forward-mode=io", "--port-topology=loop", "--auto-start"])
+            .args([format!("--rxq={pairs}"), format!("--txq={pairs}")])
             .args(["--no-lsc-interrupt", "--total-num-mbufs=4096", "--stats-period=3600"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -181,6 +186,30 @@ fn echo_when_a_tcp_segment_is_large_returns_it_whole() {
         assert_ne!(checksum, [0, 0]);
         assert_eq!(received, sent);
         guest.disconnect().unwrap();
+    }
+}
+
+#[test]
+fn echo_when_there_are_two_queue_pairs_comes_back_on_the_same_pair() {
+    let test = "echo_when_there_are_two_queue_pairs_comes_back_on_the_same_pair";
+    let Some(place) = place(test) else { return };
+    let _testpmd = Testpmd::start_with_queues(&place.path, "", 2);
+    let builder = Guest::builder().queue_pairs(2).region_per_queue_pair(true).timeout(PATIENCE);
+    let mut guest = builder.connect(&place.path).unwrap();
+    assert!(guest.features().contains(Features::MQ));
+    for pair in [0, 1] {
+        let sent = frame(300, pair as u8);
+        let deadline = Instant::now() + PATIENCE;
+        let received = loop {
+            guest.send_on(pair, &NetHeader::default(), &sent).unwrap();
+            std::thread::yield_now();
+            match guest.recv_on(pair).unwrap() {
+                Some((received, _)) => break received,
+                None => assert!(Instant::now() < deadline, "nothing comes back on pair {pair}"),
+            }
+            guest.flush(PATIENCE).unwrap();
+        };
+        assert_eq!(received, sent);
     }
 }
 
