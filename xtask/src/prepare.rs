@@ -31,21 +31,35 @@ const HUGE_PAGES_FOLDER: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 pub(crate) fn prepare() -> Result<()> {
     let missing: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| !on_path(program)).map(|(_, p)| *p).collect();
-    if missing.is_empty() {
-        return lab();
-    }
     if !is_root() {
-        eprintln!(
-            "not root: install these for the tests that need them: apt-get install {}",
-            missing.join(" ")
-        );
+        eprintln!("not root: nothing is prepared; missing packages: {}", missing.join(" "));
         return Ok(());
     }
-    apt(&["update", "--quiet"])?;
-    let mut install = vec!["install", "--quiet", "--yes", "--no-install-recommends"];
-    install.extend(&missing);
-    apt(&install)?;
+    if !missing.is_empty() {
+        apt(&["update", "--quiet"])?;
+        let mut install = vec!["install", "--quiet", "--yes", "--no-install-recommends"];
+        install.extend(&missing);
+        apt(&install)?;
+    }
+    huge_pages()?;
     lab()
+}
+
+/// Reserves huge pages where too few are free. They stay reserved, as a test machine's.
+fn huge_pages() -> Result<()> {
+    let read = |name: &str| -> Option<u64> {
+        std::fs::read_to_string(format!("{HUGE_PAGES_FOLDER}/{name}")).ok()?.trim().parse().ok()
+    };
+    let (Some(free), Some(total)) = (read("free_hugepages"), read("nr_hugepages")) else {
+        eprintln!("this kernel has no huge pages of 2 MiB; the tests that need them say so");
+        return Ok(());
+    };
+    if free < HUGE_PAGES {
+        let wanted = total + HUGE_PAGES - free;
+        std::fs::write(format!("{HUGE_PAGES_FOLDER}/nr_hugepages"), wanted.to_string())
+            .context("huge pages")?;
+    }
+    Ok(())
 }
 
 /// The virtual machine of the lab: its kernel and QEMU.
