@@ -179,6 +179,7 @@ fn memory_when_exchanged_under_running_rings_is_followed() {
     let mut port = TestPort::create();
     let mut frontend = Frontend::connect(&port.path());
     frontend.start(1);
+    port.wait_for_up();
     frontend.transmit(0, &[1; 60]);
     poll_frame(&mut port.device, 0);
     // Everything moves to another file; the guest goes on there.
