@@ -11,6 +11,8 @@ pub const HEADROOM_BYTES: usize = 128;
 /// The first bytes of a frame that are copied into its head. Enough for Ethernet, two tags, and either IPv4 or IPv6 with
 /// the longest TCP header.
 pub const HEAD_BYTES: usize = 128;
+/// What [`Burst::peek`] shows: Ethernet, a tag, an IPv6 header and a TCP header.
+pub const PEEK_BYTES: usize = 80;
 /// The longest frame: a 64 KB IP packet behind Ethernet and two tags.
 pub const MAX_FRAME_BYTES: usize = 65_535 + 14 + 8;
 /// Segments one frame may be scattered over. Linux sends at most 47 (MAX_SKB_FRAGS 45 + 2).
@@ -21,15 +23,33 @@ const ROOM: usize = HEADROOM_BYTES + HEAD_BYTES;
 #[repr(C, align(64))]
 struct Head([u8; ROOM]);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Meta {
     /// Where the head starts in its room.
     head_start: u16,
     head_len: u16,
-    first_segment: u32,
-    segments: u32,
     body_len: u32,
     offload: Offload,
+    body: Body,
+}
+
+impl Meta {
+    const EMPTY: Meta = Meta {
+        head_start: 0,
+        head_len: 0,
+        body_len: 0,
+        offload: Offload::NONE,
+        body: Body::Run(Segment::EMPTY),
+    };
+}
+
+/// Where the bytes behind a head are.
+#[derive(Clone, Copy)]
+enum Body {
+    /// All in one place, as nearly always. Empty if the frame ends with its head.
+    Run(Segment),
+    /// In `count` of the burst's segments, from `first` on.
+    Scattered { first: u32, count: u32 },
 }
 
 /// Why a frame was not taken into a burst.
@@ -47,6 +67,7 @@ pub enum PushError {
 pub struct Burst {
     heads: Box<[Head; BURST_FRAMES]>,
     meta: [Meta; BURST_FRAMES],
+    /// Those of all scattered bodies.
     segments: Vec<Segment>,
     /// What [`Burst::push_owned`] took; segments point into it.
     owned: Vec<Vec<u8>>,
@@ -74,7 +95,7 @@ impl Burst {
         };
         Self {
             heads,
-            meta: [Meta::default(); BURST_FRAMES],
+            meta: [Meta::EMPTY; BURST_FRAMES],
             segments: Vec::with_capacity(4 * BURST_FRAMES),
             owned: Vec::new(),
             len: 0,
@@ -136,20 +157,15 @@ impl Burst {
         let room = &mut self.heads[self.len].0;
         // SAFETY: `head_len` <= HEAD_BYTES fits behind the headroom; the caller gives `len` readable bytes.
         unsafe { copy_short(base, room.as_mut_ptr().add(HEADROOM_BYTES), head_len) };
-        let first_segment = self.segments.len() as u32;
-        let mut segments = 0;
-        if len > head_len {
-            // SAFETY: `head_len < len`, inside the caller's bytes, which outlive the burst's use of them.
-            self.segments.push(unsafe { Segment::new(base.add(head_len), len - head_len) });
-            segments = 1;
-        }
+        let body_len = len - head_len;
+        // SAFETY: `head_len <= len`, inside the caller's bytes, which outlive the burst's use of them.
+        let body = Body::Run(unsafe { Segment::new(base.add(head_len), body_len) });
         self.meta[self.len] = Meta {
             head_start: HEADROOM_BYTES as u16,
             head_len: head_len as u16,
-            first_segment,
-            segments,
-            body_len: (len - head_len) as u32,
+            body_len: body_len as u32,
             offload,
+            body,
         };
         self.len += 1;
         Ok(())
@@ -173,7 +189,7 @@ impl Burst {
         if len == 0 || len > MAX_FRAME_BYTES {
             return Err(PushError::Length);
         }
-        let first_segment = self.segments.len();
+        let first = self.segments.len();
         let room = &mut self.heads[self.len].0;
         let mut head_len = 0;
         for part in parts {
@@ -195,10 +211,9 @@ impl Burst {
         self.meta[self.len] = Meta {
             head_start: HEADROOM_BYTES as u16,
             head_len: head_len as u16,
-            first_segment: first_segment as u32,
-            segments: (self.segments.len() - first_segment) as u32,
             body_len: (len - head_len) as u32,
             offload,
+            body: Body::Scattered { first: first as u32, count: (self.segments.len() - first) as u32 },
         };
         self.len += 1;
         Ok(())
@@ -216,6 +231,13 @@ impl Burst {
     pub fn head(&self, index: usize) -> &[u8] {
         let meta = &self.meta[index];
         &self.heads[index].0[meta.head_start as usize..(meta.head_start + meta.head_len) as usize]
+    }
+
+    /// The first bytes of frame `index` as an array of a fixed size, which is compared faster than a slice. Those behind
+    /// the frame's end are what some earlier frame left there. `None` if the head begins too late for that.
+    #[inline(always)]
+    pub fn peek(&self, index: usize) -> Option<&[u8; PEEK_BYTES]> {
+        self.heads[index].0.get(self.meta[index].head_start as usize..)?.first_chunk()
     }
 
     /// The private first bytes of frame `index`, to edit.
@@ -274,8 +296,10 @@ impl Burst {
     #[inline]
     pub fn gather(&self, index: usize) -> Gather<'_> {
         let meta = &self.meta[index];
-        let first = meta.first_segment as usize;
-        let segments = &self.segments[first..first + meta.segments as usize];
+        let segments = match &meta.body {
+            Body::Run(run) => std::slice::from_ref(run),
+            Body::Scattered { first, count } => &self.segments[*first as usize..(first + count) as usize],
+        };
         Gather::new(self.head(index), segments, meta.body_len as usize)
     }
 }

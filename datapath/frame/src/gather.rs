@@ -18,6 +18,9 @@ unsafe impl Send for Segment {}
 unsafe impl Sync for Segment {}
 
 impl Segment {
+    /// Without bytes.
+    pub(crate) const EMPTY: Segment = Segment { base: std::ptr::null(), len: 0 };
+
     /// A segment of `len` bytes at `base`.
     ///
     /// # Safety
@@ -120,6 +123,13 @@ impl<'a> Gather<'a> {
         }
         // SAFETY: as above, the head's bytes are within the destination.
         let mut at = unsafe { to.add(self.head.len()) };
+        // Nearly always the body is one run, sent whole.
+        if let [run] = self.segments
+            && run.len == self.body
+        {
+            // SAFETY: as for the runs below.
+            return unsafe { std::ptr::copy_nonoverlapping(run.base, at, run.len) };
+        }
         for run in self.body() {
             // SAFETY: the run is readable for the burst's life (`Segment::new`), and the runs add up to `body`.
             unsafe {
@@ -147,7 +157,7 @@ impl<'a> Gather<'a> {
     }
 }
 
-/// Copies up to a head's worth of bytes with few, fixed-size moves: for 16 bytes and more, two overlapping ones.
+/// Copies up to a head's worth of bytes with few, fixed-size moves: for more than 16 bytes, two that may overlap.
 ///
 /// # Safety
 /// `from` must be readable and `to` writable for `len` bytes, without overlap.
@@ -156,15 +166,15 @@ pub(crate) unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: in each arm both fixed-size moves stay inside `len` bytes, because `len` is at least the move's size.
     unsafe {
         match len {
-            64..=128 => {
+            65..=128 => {
                 copy_fixed::<64>(from, to);
                 copy_fixed::<64>(from.add(len - 64), to.add(len - 64));
             }
-            32..=63 => {
+            33..=64 => {
                 copy_fixed::<32>(from, to);
                 copy_fixed::<32>(from.add(len - 32), to.add(len - 32));
             }
-            16..=31 => {
+            17..=32 => {
                 copy_fixed::<16>(from, to);
                 copy_fixed::<16>(from.add(len - 16), to.add(len - 16));
             }

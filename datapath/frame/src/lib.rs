@@ -15,7 +15,9 @@ mod drop;
 mod gather;
 mod offload;
 
-pub use burst::{BURST_FRAMES, Burst, HEAD_BYTES, HEADROOM_BYTES, MAX_FRAME_BYTES, MAX_SEGMENTS, PushError};
+pub use burst::{
+    BURST_FRAMES, Burst, HEAD_BYTES, HEADROOM_BYTES, MAX_FRAME_BYTES, MAX_SEGMENTS, PEEK_BYTES, PushError,
+};
 pub use drop::{DropCounts, DropReason};
 pub use gather::{BodyRuns, Gather, Segment};
 pub use offload::{Checksum, Gso, GsoKind, Offload};

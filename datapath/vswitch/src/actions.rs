@@ -32,7 +32,7 @@ impl Actions {
 
     /// The shape in which `packet` leaves by a port that wants frames tagged, or does not, and has this MTU.
     #[inline(always)]
-    fn offer(&self, packet: &Packet, tagged: bool, mtu_bytes: u32) -> Result<Egress, DropReason> {
+    pub(crate) fn offer(&self, packet: &Packet, tagged: bool, mtu_bytes: u32) -> Result<Egress, DropReason> {
         if packet.network_bytes > mtu_bytes {
             return Err(DropReason::TooBig);
         }

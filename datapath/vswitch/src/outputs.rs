@@ -72,6 +72,22 @@ pub struct Group {
 }
 
 impl Group {
+    /// All frames of a burst, in order.
+    const ALL: [u8; BURST_FRAMES] = {
+        let mut all = [0; BURST_FRAMES];
+        let mut at = 0;
+        while at < BURST_FRAMES {
+            all[at] = at as u8;
+            at += 1;
+        }
+        all
+    };
+
+    fn fill(&mut self, count: usize) {
+        self.frames = Self::ALL;
+        self.len = count as u8;
+    }
+
     /// The frames' indices in the burst, in order of arrival.
     pub fn frames(&self) -> &[u8] {
         &self.frames[..self.len as usize]
@@ -113,7 +129,13 @@ impl Outputs {
         }
     }
 
-    #[cold]
+    /// Sends the first `count` frames, all that there are, by `port` in the shape `egress`. There must be no group yet.
+    pub(crate) fn push_all(&mut self, port: PortNo, egress: Egress, count: usize) {
+        debug_assert_eq!(self.len, 0, "no group is open");
+        self.open(port, egress, 0);
+        self.groups[0].fill(count);
+    }
+
     #[inline(never)]
     fn open(&mut self, port: PortNo, egress: Egress, frame: usize) {
         let mut group = Group { port, egress, frames: [0; BURST_FRAMES], len: 0 };

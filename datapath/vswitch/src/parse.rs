@@ -37,6 +37,13 @@ pub(crate) struct Packet {
     pub(crate) tci: u16,
 }
 
+impl Packet {
+    /// Where the transport's payload starts; 0 if that was not seen.
+    pub(crate) fn payload_at(&self) -> usize {
+        self.payload_at.into()
+    }
+}
+
 /// A frame as the parser is given it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Raw<'a> {

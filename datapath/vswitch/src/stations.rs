@@ -285,7 +285,8 @@ impl Shared {
         Now { ms: self.seen_ms[slot as usize].load(Ordering::Relaxed) }
     }
 
-    fn cell(&self, station: &Station) -> u32 {
+    /// The cell that counts the changes of `station`.
+    pub(crate) fn cell(&self, station: &Station) -> u32 {
         self.cell_of(self.hasher.hash_one(station))
     }
 

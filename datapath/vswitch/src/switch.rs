@@ -1,17 +1,18 @@
-//! How does one worker's switch take a burst through parse, cache, pipeline and actions?
+//! How does one worker's switch take a burst through habit, parse, cache, pipeline and actions?
 //!
 //! | path | cost, relative | takes |
 //! |---|---|---|
+//! | (0) the frames look as their port's usually do | 0.2 | no lock, no parsing |
 //! | (1) a cached decision holds | 1 | no lock, no shared write but a time stamp per flow and millisecond |
 //! | (2) miss: the pipeline, and an insert | 10 | the lock of the learned stations, twice |
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use frame::{BURST_FRAMES, Burst, DropCounts, DropReason};
+use frame::{Burst, DropCounts, DropReason};
 
 use crate::actions::Actions;
-use crate::cache::{Cache, Level};
+use crate::cache::{Alike, Cache, Habit, Level};
 use crate::outputs::Outputs;
 use crate::parse::{Packet, Raw, parse};
 use crate::pipeline::{self, Scene, Walk};
@@ -39,8 +40,6 @@ pub struct Switch {
     pub(crate) shared: Arc<Shared>,
     pub(crate) program: Arc<Program>,
     pub(crate) cache: Cache,
-    /// What the frames of the burst say, one each.
-    packets: Box<[Packet; BURST_FRAMES]>,
 }
 
 impl std::fmt::Debug for Switch {
@@ -54,7 +53,7 @@ impl Switch {
     pub fn new(shared: Arc<Shared>, program: Arc<Program>, seed: u64) -> Self {
         let mut cache = Cache::new(seed);
         cache.next_epoch(program.ports_end());
-        Self { shared, program, cache, packets: Box::new([Packet::default(); BURST_FRAMES]) }
+        Self { shared, program, cache }
     }
 
     /// Forwards by `program` from the next frame on. Cached decisions are not flushed: those of the old program are
@@ -93,29 +92,23 @@ impl Switch {
         let Some(scene) = Scene::of(program, port, &self.shared, now) else {
             return report.drops.add(DropReason::NoNetwork, burst.len() as u64);
         };
-        let mut parsed = parse_burst(burst, port, &mut self.packets, report);
-        let mut hits = [0; 2];
-        self.cache.begin();
-        while parsed != 0 {
-            let frame = parsed.trailing_zeros() as usize;
-            parsed &= parsed - 1;
-            let packet = &self.packets[frame];
-            let bytes = burst.frame_len(frame);
-            match self.cache.lookup(&packet.key, bytes, &self.shared, now) {
-                Some((actions, level)) => {
-                    hits[level as usize] += 1;
-                    actions.perform((burst, frame), (packet, port), program, (out, report));
-                }
-                None => {
-                    report.misses += 1;
-                    let walk = Walk::new(scene, packet, burst.head(frame));
-                    let actions = derive(walk, packet, &mut self.cache, bytes);
-                    actions.perform((burst, frame), (packet, port), program, (out, report));
-                }
+        let habit = self.cache.habit(port, &self.shared);
+        let alike = habit.map_or_else(Alike::default, |habit| habit.select(burst));
+        let alike = match habit {
+            Some(habit) if alike.frames == burst.len() => {
+                habit.perform_on_all(burst, out);
+                alike
             }
+            _ => {
+                let habit = habit.copied();
+                let mixed = Mixed { scene, port, cache: &mut self.cache, habit, alike };
+                mixed.process(burst, out, report)
+            }
+        };
+        if alike.frames > 0 {
+            report.megaflow_hits += alike.frames as u64;
+            self.cache.count_alike(port, alike, &self.shared, now);
         }
-        report.microflow_hits += hits[Level::Microflow as usize];
-        report.megaflow_hits += hits[Level::Megaflow as usize];
     }
 
     /// Forgets what is idle or stale, cached decisions and stations: looks at up to `budget` entries of each table,
@@ -126,34 +119,94 @@ impl Switch {
     }
 }
 
-/// Fills `packets` from the burst and returns the set of the frames that could be read; the others are dropped.
-#[inline]
-fn parse_burst(
-    burst: &Burst,
+/// A burst of which not every frame looks as its port's usually do. They are taken one after the other, so that those
+/// which leave by one port stay in order.
+struct Mixed<'a> {
+    scene: Scene<'a>,
     port: PortNo,
-    packets: &mut [Packet; BURST_FRAMES],
-    report: &mut ProcessReport,
-) -> u32 {
-    let mut parsed = 0;
-    for (frame, packet) in packets.iter_mut().enumerate().take(burst.len()) {
-        let gso = burst.offload(frame).gso;
-        let raw = Raw { head: burst.head(frame), frame_bytes: burst.frame_len(frame), gso, port };
-        match parse(raw, packet) {
-            Ok(()) => parsed |= 1 << frame,
-            Err(reason) => report.drops.add(reason, 1),
-        }
-    }
-    parsed
+    cache: &'a mut Cache,
+    habit: Option<Habit>,
+    alike: Alike,
 }
 
-/// The slow path: the pipeline decides, and the cache keeps the decision if it is not the frame's alone.
-#[cold]
-#[inline(never)]
-fn derive(mut walk: Walk<'_>, packet: &Packet, cache: &mut Cache, bytes: usize) -> Actions {
-    let actions = pipeline::run(&mut walk);
-    cache.begin();
-    if let Some(derived) = walk.derived(actions) {
-        cache.insert(&packet.key, &derived, bytes, walk.scene.now);
+impl Mixed<'_> {
+    /// Returns the frames that the habit answered.
+    #[inline(never)]
+    fn process(mut self, burst: &mut Burst, out: &mut Outputs, report: &mut ProcessReport) -> Alike {
+        let mut answered = Alike::default();
+        let mut packet = Packet::default();
+        self.cache.begin();
+        for frame in 0..burst.len() {
+            if let Some(habit) = &self.habit
+                && self.alike.has(frame)
+            {
+                answered.add(frame, burst.frame_len(frame));
+                habit.perform(burst, frame, out);
+                continue;
+            }
+            match parse(self.raw(burst, frame), &mut packet) {
+                Ok(()) => {
+                    let actions = self.decide(&packet, burst, frame, report);
+                    actions.perform((burst, frame), (&packet, self.port), self.scene.program, (out, report));
+                }
+                Err(reason) => report.drops.add(reason, 1),
+            }
+        }
+        answered
     }
-    actions
+
+    #[inline(always)]
+    fn raw<'b>(&self, burst: &'b Burst, frame: usize) -> Raw<'b> {
+        let gso = burst.offload(frame).gso;
+        Raw { head: burst.head(frame), frame_bytes: burst.frame_len(frame), gso, port: self.port }
+    }
+
+    /// What is done with frame `frame`, which says `packet`: out of a cache, or the pipeline's decision.
+    #[inline(always)]
+    fn decide(
+        &mut self,
+        packet: &Packet,
+        burst: &Burst,
+        frame: usize,
+        report: &mut ProcessReport,
+    ) -> Actions {
+        let bytes = burst.frame_len(frame);
+        let Some((actions, level)) = self.cache.lookup(&packet.key, bytes, self.scene.shared, self.scene.now)
+        else {
+            return self.derive(packet, burst, frame, report);
+        };
+        let actions = *actions;
+        match level {
+            Level::Microflow => report.microflow_hits += 1,
+            Level::Megaflow => report.megaflow_hits += 1,
+        }
+        if self.cache.is_habitual()
+            && let Some(bytes) = burst.peek(frame)
+        {
+            self.cache.learn_habit(packet, bytes);
+        }
+        actions
+    }
+
+    /// The slow path: the pipeline decides, and the cache keeps the decision if it is not the frame's alone.
+    #[cold]
+    #[inline(never)]
+    fn derive(
+        &mut self,
+        packet: &Packet,
+        burst: &Burst,
+        frame: usize,
+        report: &mut ProcessReport,
+    ) -> Actions {
+        report.misses += 1;
+        let mut walk = Walk::new(self.scene, packet, burst.head(frame));
+        let actions = pipeline::run(&mut walk);
+        self.cache.begin();
+        if let Some(derived) = walk.derived(actions) {
+            self.cache.insert(&packet.key, &derived, burst.frame_len(frame), self.scene.now);
+        }
+        // What was learned of this frame may be what the habit depended on.
+        self.habit = self.habit.filter(|_| self.cache.habit(self.port, self.scene.shared).is_some());
+        actions
+    }
 }

@@ -1,5 +1,6 @@
 //! Under which masks are the decisions for a port's frames kept?
 
+use super::habit::Habit;
 use crate::key::Mask;
 
 /// Masks that one port may have at a time. A port whose traffic needs more is still right, and slower: what does not
@@ -25,6 +26,8 @@ pub(crate) struct PortMasks {
     pub(crate) lookups: u64,
     /// The first mask answers most frames: it is asked before the microflow cache.
     first_leads: bool,
+    /// What the port's frames have looked like lately.
+    pub(crate) habit: Option<Habit>,
 }
 
 impl PortMasks {
@@ -44,9 +47,10 @@ impl PortMasks {
         self.slots.get(usize::from(slot)).map(|slot| &slot.mask)
     }
 
+    /// Mask `slot` answered so many frames.
     #[inline]
-    pub(crate) fn hit(&mut self, slot: u8) {
-        self.slots[usize::from(slot)].hits += 1;
+    pub(crate) fn hit(&mut self, slot: u8, frames: u64) {
+        self.slots[usize::from(slot)].hits += frames;
     }
 
     /// The number of `mask`; a new one if there is room.
@@ -127,7 +131,7 @@ mod tests {
         masks.added(one);
         masks.added(two);
         assert_eq!(masks.leader().map(|(slot, _)| slot), Some(one));
-        (0..10).for_each(|_| masks.hit(two));
+        (0..10).for_each(|_| masks.hit(two, 1));
         masks.lookups = 10;
         masks.rank();
         assert_eq!(masks.leader().map(|(slot, _)| slot), Some(two));

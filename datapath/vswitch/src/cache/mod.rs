@@ -8,6 +8,7 @@
 //! - **microflows** by the exact key: copies of megaflow entries, one lookup where several masks would be several.
 //!
 //! ```text
+//! (-) the port's habit: a template of what its frames look like  one comparison of raw bytes, no parsing (`template`)
 //! (0) the decision on the frame before, in the same burst       one comparison
 //! (1) the port's leading mask, while it answers most frames     one masked lookup
 //! (2) the microflow                                             one exact lookup
@@ -18,6 +19,7 @@
 //! (1) is why the number of flows costs nothing while the program looks at few bits: a hundred thousand connections
 //! between two stations are one megaflow in the first-level cache, where their microflows would each be a cache miss.
 //! (0) is (1) for the next frame of a flow: neither hashed nor looked up, as long as nothing was derived in between.
+//! After [`HABIT_FRAMES`] such frames in one burst their first bytes become the port's habit.
 //!
 //! **When an entry holds.** It was derived from a program and from what was known of up to two stations. It holds while the
 //! epoch (the number of program changes) and the generations of those stations stand (see `stations`). A program change so
@@ -29,23 +31,35 @@
 //!
 //! Limits: [`MEGAFLOWS`], [`MICROFLOWS`] and [`masks::MAX_MASKS`]; entries idle for [`IDLE_MS`] are removed.
 
+mod habit;
 mod hash;
 mod masks;
 mod table;
+mod template;
+
+use frame::PEEK_BYTES;
 
 use crate::actions::Actions;
 use crate::key::{Field, FlowKey, Mask};
+use crate::parse::Packet;
+use crate::program::PortNo;
 use crate::stations::{Dependence, Shared, Slot};
 use crate::time::Now;
+pub(crate) use habit::{Alike, Habit};
 use hash::KeyHasher;
 use masks::PortMasks;
 pub(crate) use table::Entry;
 use table::{Table, same};
+#[cfg(test)]
+pub(crate) use template::Template;
 
 /// Entries by exact key that a switch holds at most.
 pub(crate) const MICROFLOWS: usize = 65_536;
 /// Entries by masked key that a switch holds at most.
 pub(crate) const MEGAFLOWS: usize = 32_768;
+/// Frames of one burst, one after the other, that one megaflow answers before their looks become their port's habit:
+/// worth the hundred cycles that it takes.
+const HABIT_FRAMES: u32 = 4;
 /// Entries without a frame for this long are removed.
 pub(crate) const IDLE_MS: u64 = 10_000;
 
@@ -62,6 +76,8 @@ pub(crate) struct Cache {
     rank_cursor: usize,
     /// The megaflow that answered last in this burst: its masked key and its place.
     last: Option<(FlowKey, usize)>,
+    /// Frames that it has answered in a row.
+    run: u32,
 }
 
 /// Which cache answered.
@@ -90,6 +106,7 @@ impl Cache {
             epoch: 1,
             rank_cursor: 0,
             last: None,
+            run: 0,
         }
     }
 
@@ -109,6 +126,7 @@ impl Cache {
     /// A burst begins, or the pipeline has run: what held before may hold no more.
     pub(crate) fn begin(&mut self) {
         self.last = None;
+        self.run = 0;
     }
 
     /// The decision on `key`, if one holds. Counts the frame and keeps its source's station alive.
@@ -126,13 +144,46 @@ impl Cache {
             Level::Megaflow => &mut self.megaflows,
         };
         let entry = table.entry_mut(at);
-        entry.frames += 1;
-        entry.bytes += bytes as u64;
-        if entry.seen_ms != now.ms as u32 {
-            entry.seen_ms = now.ms as u32;
-            shared.touch(entry.source, now);
-        }
+        entry.count(1, bytes as u64, shared, now);
         Some((&entry.actions, level))
+    }
+
+    /// What the frames of `port` have looked like lately, if the decision on such frames still holds.
+    pub(crate) fn habit(&mut self, port: PortNo, shared: &Shared) -> Option<&Habit> {
+        let masks = self.ports.get_mut(usize::from(port.0))?;
+        let entry = self.megaflows.entry(masks.habit.as_ref()?.at);
+        if !masks.habit.as_ref()?.is_of(entry) || !entry.holds(self.epoch, shared) {
+            masks.habit = None;
+        }
+        masks.habit.as_ref()
+    }
+
+    /// The habit of `port` has answered the frames `alike`.
+    pub(crate) fn count_alike(&mut self, port: PortNo, alike: Alike, shared: &Shared, now: Now) {
+        let Some(masks) = self.ports.get_mut(usize::from(port.0)) else { return };
+        let Some(Habit { key, at, .. }) = &masks.habit else { return };
+        let frames = alike.frames as u64;
+        self.megaflows.entry_mut(*at).count(frames, alike.bytes, shared, now);
+        masks.lookups += frames;
+        if let Some(slot) = mask_number(key) {
+            masks.hit(slot, frames);
+        }
+    }
+
+    /// True if the last frame was one of so many in a row that it is time for [`Cache::learn_habit`].
+    #[inline(always)]
+    pub(crate) fn is_habitual(&self) -> bool {
+        self.run == HABIT_FRAMES
+    }
+
+    /// Makes a habit of `packet`, the last that was looked up, whose first bytes are `bytes`.
+    #[cold]
+    pub(crate) fn learn_habit(&mut self, packet: &Packet, bytes: &[u8; PEEK_BYTES]) {
+        let Some((key, at)) = self.last else { return };
+        let Some(masks) = self.ports.get_mut(key.get(Field::IN_PORT) as usize) else { return };
+        let Some(mask) = mask_number(&key).and_then(|slot| masks.mask(slot)) else { return };
+        let habit = Habit::new((bytes, packet), (self.megaflows.entry(at), at), mask);
+        masks.habit = habit.or(masks.habit);
     }
 
     #[inline(always)]
@@ -142,12 +193,17 @@ impl Cache {
         let leader = masks.leader().map(|(slot, mask)| (slot, masked(key, slot, mask)));
         if let Some((slot, key)) = leader {
             let known = match &self.last {
-                Some((last, at)) if same(last, &key) => Some(*at),
-                _ => valid(&self.megaflows, &self.hasher, &key, (self.epoch, shared))
-                    .inspect(|at| self.last = Some((key, *at))),
+                Some((last, at)) if same(last, &key) => {
+                    self.run += 1;
+                    Some(*at)
+                }
+                _ => valid(&self.megaflows, &self.hasher, &key, (self.epoch, shared)).inspect(|at| {
+                    self.last = Some((key, *at));
+                    self.run = 0;
+                }),
             };
             if let Some(at) = known {
-                masks.hit(slot);
+                masks.hit(slot, 1);
                 return Some((Level::Megaflow, at));
             }
         }
@@ -166,7 +222,7 @@ impl Cache {
             valid(&self.megaflows, &self.hasher, &key, (self.epoch, shared)).map(|at| (slot, at))
         });
         let (slot, at) = found?;
-        masks.hit(slot);
+        masks.hit(slot, 1);
         self.promote(key, at);
         Some((Level::Megaflow, at))
     }
@@ -297,7 +353,5 @@ fn mask_number(masked: &FlowKey) -> Option<u8> {
 #[inline(always)]
 fn valid(table: &Table, hasher: &KeyHasher, key: &FlowKey, (epoch, shared): (u32, &Shared)) -> Option<usize> {
     let at = table.find(hasher.hash(key), key)?;
-    let entry = table.entry(at);
-    let [source, destination] = entry.depends;
-    (entry.epoch == epoch && shared.holds(source) && shared.holds(destination)).then_some(at)
+    table.entry(at).holds(epoch, shared).then_some(at)
 }

@@ -6,7 +6,7 @@
 
 use crate::actions::Actions;
 use crate::key::FlowKey;
-use crate::stations::{Dependence, Slot};
+use crate::stations::{Dependence, Shared, Slot};
 use crate::time::Now;
 
 /// Entries of one set: the bytes of a word of tags.
@@ -34,6 +34,24 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// True if nothing that the decision was derived from has changed.
+    #[inline(always)]
+    pub(crate) fn holds(&self, epoch: u32, shared: &Shared) -> bool {
+        let [source, destination] = self.depends;
+        self.epoch == epoch && shared.holds(source) && shared.holds(destination)
+    }
+
+    /// It answered so many frames now: counts them and keeps their source's station alive.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, frames: u64, bytes: u64, shared: &Shared, now: Now) {
+        self.frames += frames;
+        self.bytes += bytes;
+        if self.seen_ms != now.ms as u32 {
+            self.seen_ms = now.ms as u32;
+            shared.touch(self.source, now);
+        }
+    }
+
     /// Milliseconds since it was used. Right while below 49 days: sweeps see to that.
     pub(crate) fn idle_ms(&self, now: Now) -> u64 {
         u64::from((now.ms as u32).wrapping_sub(self.seen_ms))

@@ -4,6 +4,7 @@ use wire::build;
 
 use super::{Bed, NETWORK, path, port, spec, station, to, udp};
 use crate::program::{NetworkNo, PortSpec};
+use crate::stations::Station;
 use crate::{MAX_STATIONS, Program};
 
 #[test]
@@ -113,8 +114,7 @@ fn a_scan_from_one_port_leaves_the_flows_of_another_cached() {
     bed.send(2, udp(2, 3));
     bed.hits_and_misses();
     let mut template = udp(1, 9);
-    // Other stations than those of the flow. One of them may share a generation cell with the flow's, which costs the
-    // flow one derivation when it is learned, and never again.
+    // Other stations than those of the flow.
     template[7] = 1;
     let mut misses = 0;
     for number in 0..100_000u32 {
@@ -128,7 +128,16 @@ fn a_scan_from_one_port_leaves_the_flows_of_another_cached() {
             misses += bed.hits_and_misses().1;
         }
     }
-    assert!(misses <= 3, "{misses} of 100 frames of the flow were not answered by a cache");
+    // One that shares a generation cell with the flow's costs the flow one derivation when it is learned, and never again.
+    let cell = |mac| bed.shared.cell(&Station { network: NETWORK, vlan: 0, mac });
+    let of_the_flow = [2, 3].map(|number| cell(station(number)));
+    let learned = bed.shared.stations(bed.now);
+    let sharing = learned.iter().filter(|view| view.port.0 == 1 && of_the_flow.contains(&cell(view.mac)));
+    let allowed = sharing.count() as u64;
+    assert!(
+        misses <= allowed,
+        "{misses} of 100 frames of the flow were not answered by a cache, not {allowed}"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod anything;
 mod cached;
 mod forwarding;
+mod habit;
 mod limits;
 mod security;
 mod words;
