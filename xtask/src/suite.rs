@@ -23,6 +23,7 @@ pub(crate) fn test() -> Result<()> {
     ]))?;
     let mut tally = run_tests("all tests", &[], &[("MILLRACE_REQUIRE_ALL", "1")])?;
     tally.add(&run_doc_tests()?);
+    tally.add(&run_watched()?);
     tally.verdict()
 }
 
@@ -100,6 +101,24 @@ pub(crate) fn run_tests(title: &str, filter: &[&str], env: &[(&str, &str)]) -> R
 
 fn run_doc_tests() -> Result<Tally> {
     counted("doc tests", &["test", "--workspace", "--doc", "--quiet"], &[])
+}
+
+/// The tests of the unsafe islands and the corpus of hostile bytes again, with every access to memory watched.
+fn run_watched() -> Result<Tally> {
+    let target = run::output("rustc", &["-vV"])?;
+    let triple =
+        target.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    let folder = run::target_folder().join("watched");
+    // A target triple of its own keeps build scripts and macros free of the instrumentation.
+    let mut args = vec!["test", "--no-fail-fast", "--target", triple, "--target-dir"];
+    args.push(folder.to_str().context("a path that is no text")?);
+    for package in ["frame", "ports", "guest", "fuzz"] {
+        args.extend(["--package", package]);
+    }
+    args.extend(["--lib", "--test", "corpus", "--test", "vhost_user", "--", "--nocapture"]);
+    // AddressSanitizer's runtime comes with the stable compiler; only the flag is called unstable.
+    let env = [("RUSTC_BOOTSTRAP", "1"), ("RUSTFLAGS", "-Zsanitizer=address")];
+    counted("unsafe code under AddressSanitizer", &args, &env)
 }
 
 fn counted(title: &str, args: &[&str], env: &[(&str, &str)]) -> Result<Tally> {

@@ -20,6 +20,7 @@ mod switch;
 mod tests;
 mod time;
 
+pub use cache::CacheSizes;
 pub use explain::{Explanation, Step};
 pub use flows::FlowView;
 pub use outputs::{Egress, Group, Outputs};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use frame::{Burst, DropCounts, DropReason};
 
 use crate::actions::Actions;
-use crate::cache::{Alike, Cache, Habit, Level};
+use crate::cache::{Alike, Cache, CacheSizes, Habit, Level};
 use crate::outputs::Outputs;
 use crate::parse::{Packet, Raw, parse};
 use crate::pipeline::{self, Scene, Walk};
@@ -51,7 +51,12 @@ impl std::fmt::Debug for Switch {
 impl Switch {
     /// A switch with empty caches. `seed` must be random: it keeps those who send frames from aiming at buckets.
     pub fn new(shared: Arc<Shared>, program: Arc<Program>, seed: u64) -> Self {
-        let mut cache = Cache::new(seed);
+        Self::with_caches(CacheSizes::default(), shared, program, seed)
+    }
+
+    /// The same with caches of other sizes.
+    pub fn with_caches(sizes: CacheSizes, shared: Arc<Shared>, program: Arc<Program>, seed: u64) -> Self {
+        let mut cache = Cache::new(sizes, seed);
         cache.next_epoch(program.ports_end());
         Self { shared, program, cache }
     }

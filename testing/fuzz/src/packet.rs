@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use frame::{Burst, Checksum, Gso, GsoKind, Offload};
 use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec, ProgramSpec, VlanId, VlanMode};
-use vswitch::{Now, Outputs, ProcessReport, Program, Shared, Switch};
+use vswitch::{CacheSizes, Now, Outputs, ProcessReport, Program, Shared, Switch};
 use wire::MacAddr;
 
 use crate::input::Input;
+
+/// Soon full, and made in no time, which is what each input begins with.
+const SMALL: CacheSizes = CacheSizes { megaflows: 32, microflows: 32 };
 
 /// Records of a port, an offload, a length, and as many bytes; every third burst a while later.
 pub(crate) fn run(bytes: &[u8]) {
@@ -32,7 +35,7 @@ impl World {
         let shared = Shared::new();
         #[allow(clippy::expect_used, reason = "the program is a constant")]
         let program = Program::build(spec()).expect("a valid program");
-        let switch = Switch::new(Arc::clone(&shared), program, 7);
+        let switch = Switch::with_caches(SMALL, Arc::clone(&shared), program, 7);
         Self { switch, shared, burst: Burst::new(), outputs: Outputs::default(), now: Now { ms: 1 } }
     }
 

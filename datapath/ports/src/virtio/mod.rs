@@ -11,6 +11,7 @@
 //! **Invariant:** chains are given back in the order in which they were taken, all within the call that took them; the
 //! used index alone therefore says where a ring stands.
 //! **Limit:** split rings only; no legacy byte order or layout but for the ten-byte header.
+mod bell;
 mod chain;
 mod features;
 pub mod header;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::epoll;
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
+use super::bell;
 use super::log::DirtyLog;
 use super::memory::GuestMemory;
 use super::ring::{QueueSetup, Ring, RingError};
@@ -194,9 +195,11 @@ impl QueueSlot {
     pub fn set_call(&self, call: Option<OwnedFd>) -> io::Result<()> {
         let mut state = self.change();
         state.call = None;
-        state.call = call.map(non_blocking).transpose()?;
-        // Whatever was published while nobody could be told.
-        signal(state.call.as_ref());
+        if let Some(call) = call.map(to_ring).transpose()? {
+            // Whatever was published while nobody could be told. And now it is certain that it is an eventfd.
+            bell::ring(&call)?;
+            state.call = Some(call);
+        }
         Ok(())
     }
 
@@ -207,7 +210,7 @@ impl QueueSlot {
     pub fn set_err(&self, err: Option<OwnedFd>) -> io::Result<()> {
         let mut state = self.change();
         state.err = None;
-        state.err = err.map(non_blocking).transpose()?;
+        state.err = err.map(to_ring).transpose()?;
         Ok(())
     }
 
@@ -373,16 +376,16 @@ impl Doorbell {
     }
 }
 
-/// Adds one to an eventfd. A full counter or a dead peer loses nothing: it is readable already, or nobody reads.
+/// Tells a peer, if it wants to be told.
 pub(crate) fn signal(fd: Option<&OwnedFd>) {
     if let Some(fd) = fd {
-        let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+        // Only what is no eventfd fails, and that would be the peer's loss.
+        let _ = bell::ring(fd);
     }
 }
 
-/// A worker writes to this descriptor of a peer and must not wait for it. A peer that makes it blocking again, against
-/// the rules, and fills its counter can still hold a worker: nothing but a kernel interface for it would prevent that.
-fn non_blocking(fd: OwnedFd) -> io::Result<OwnedFd> {
+/// A descriptor by which a peer is told something. It is made non-blocking only for what stands in for the bell.
+fn to_ring(fd: OwnedFd) -> io::Result<OwnedFd> {
     let fd = event_only(fd)?;
     let flags = rustix::fs::fcntl_getfl(&fd)?;
     rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?;

@@ -29,7 +29,7 @@
 //! **What cannot happen.** Two valid entries that match one frame agree: each says what the pipeline would. A masked key
 //! carries its mask's number, so that keys under different masks never meet.
 //!
-//! Limits: [`MEGAFLOWS`], [`MICROFLOWS`] and [`masks::MAX_MASKS`]; entries idle for [`IDLE_MS`] are removed.
+//! Limits: [`CacheSizes`] and [`masks::MAX_MASKS`]; entries idle for [`IDLE_MS`] are removed.
 
 mod habit;
 mod hash;
@@ -53,10 +53,21 @@ use table::{Table, same};
 #[cfg(test)]
 pub(crate) use template::Template;
 
-/// Entries by exact key that a switch holds at most.
-pub(crate) const MICROFLOWS: usize = 65_536;
-/// Entries by masked key that a switch holds at most.
-pub(crate) const MEGAFLOWS: usize = 32_768;
+/// Entries that the caches of one switch hold at most: powers of two of at least 8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSizes {
+    /// By masked key.
+    pub megaflows: usize,
+    /// By exact key.
+    pub microflows: usize,
+}
+
+impl Default for CacheSizes {
+    fn default() -> Self {
+        Self { megaflows: 32_768, microflows: 65_536 }
+    }
+}
+
 /// Frames of one burst, one after the other, that one megaflow answers before their looks become their port's habit:
 /// worth the hundred cycles that it takes.
 const HABIT_FRAMES: u32 = 4;
@@ -97,10 +108,10 @@ pub(crate) struct Derived {
 }
 
 impl Cache {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(sizes: CacheSizes, seed: u64) -> Self {
         Self {
-            megaflows: Table::new(MEGAFLOWS),
-            microflows: Table::new(MICROFLOWS),
+            megaflows: Table::new(sizes.megaflows),
+            microflows: Table::new(sizes.microflows),
             ports: Vec::new(),
             hasher: KeyHasher::new(seed),
             epoch: 1,

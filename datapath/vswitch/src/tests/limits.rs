@@ -5,7 +5,7 @@ use wire::build;
 use super::{Bed, NETWORK, path, port, spec, station, to, udp};
 use crate::program::{NetworkNo, PortSpec};
 use crate::stations::Station;
-use crate::{MAX_STATIONS, Program};
+use crate::{CacheSizes, MAX_STATIONS, Program};
 
 #[test]
 fn a_port_learns_as_many_stations_as_it_may_and_serves_the_others() {
@@ -101,7 +101,8 @@ fn a_scan_over_all_addresses_fills_no_more_than_the_tables() {
         bed.send(1, frame);
     }
     assert_eq!(bed.shared.stations(bed.now).len(), MAX_STATIONS);
-    assert!(bed.switch.flow_count() <= crate::cache::MEGAFLOWS + crate::cache::MICROFLOWS);
+    let CacheSizes { megaflows, microflows } = CacheSizes::default();
+    assert!(bed.switch.flow_count() <= megaflows + microflows);
     // There is room again, and the flows that found none notice.
     bed.pass(1000);
     bed.send(1, udp(1, 9));

@@ -312,6 +312,23 @@ fn a_peer_that_never_empties_its_call_does_not_block_the_worker() {
 }
 
 #[test]
+fn a_peer_that_makes_its_full_call_blocking_does_not_block_the_worker() {
+    let mut driver = Driver::new(16, MODERN);
+    let (slot, mut rx) = driver.rx();
+    let (call, ours) = event();
+    slot.set_call(Some(call)).unwrap();
+    // The same open file: its flags are the worker's too.
+    rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::empty()).unwrap();
+    rustix::io::write(&ours, &(u64::MAX - 2).to_ne_bytes()).unwrap();
+    offer_frame(&mut driver);
+    // On a thread of its own, so that the test ends even if the worker does not.
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(poll(&mut rx).1.frames));
+    let frames = ended.recv_timeout(std::time::Duration::from_secs(10));
+    assert_eq!(frames, Ok(1), "the worker waits for the peer");
+}
+
+#[test]
 fn a_descriptor_that_is_no_eventfd_is_refused_and_closed() {
     let driver = Driver::new(16, MODERN);
     let (slot, _rx) = driver.rx();
