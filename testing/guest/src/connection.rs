@@ -132,6 +132,14 @@ pub(crate) struct Connection {
     timeout: Duration,
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Not only closed: a child process that is just being started, or the watchdog, may still have the socket, and
+        // the switch would take the program for alive.
+        let _gone_already = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("offered", &self.offered).finish_non_exhaustive()
