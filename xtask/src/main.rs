@@ -42,9 +42,9 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
-    /// Measures: everything after it goes to `millrace bench`.
+    /// Measures: everything after it goes to `millrace bench`. Alone with `--quick`: fails if Millrace became slower.
     Bench {
-        /// Arguments of `millrace bench`.
+        /// Arguments of `millrace bench`, or `--quick`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -76,5 +76,7 @@ fn task(task: Task) -> Result<()> {
 
 fn bench(args: &[String]) -> Result<()> {
     let mut command = run::cargo(&["run", "--release", "--quiet", "--package", "millrace", "--", "bench"]);
-    run::run(command.args(args))
+    // Ratios to the peer, as they were when somebody stored them.
+    let regress = ["regress", "--stored", "testing/bench/ratios.json"].map(String::from);
+    run::run(command.args(if args == ["--quick"] { &regress } else { args }))
 }

@@ -58,6 +58,20 @@ enum Command {
 enum Bench {
     /// Packets between two vhost-user ports, beside OVS-DPDK
     Vhost(bench::vhost::VhostArgs),
+    /// The same over numbers of flows
+    Sweep(bench::sweep::SweepArgs),
+    /// What a hostile neighbour costs two other pods
+    Attack(bench::attack::AttackArgs),
+    /// Millrace beside its rings without a switch, and the bare copy
+    Limit(bench::limit::LimitArgs),
+    /// TCP between two kernel pods, beside veth + bridge and Open vSwitch
+    Pods(bench::pods::PodsArgs),
+    /// Round trips, wake-ups and idleness, beside veth + bridge and OVS-DPDK
+    Latency(bench::latency::LatencyArgs),
+    /// All of these, and the page that shows them
+    All(bench::all::AllArgs),
+    /// A few of these, held against stored ratios
+    Regress(bench::regress::RegressArgs),
 }
 
 /// Does what was asked.
@@ -77,6 +91,13 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Top(args) => asynchronous()?.block_on(top::run(&args)),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(Bench::Vhost(args)) => bench::vhost::run(&args),
+        Command::Bench(Bench::Sweep(args)) => bench::sweep::run(&args),
+        Command::Bench(Bench::Attack(args)) => bench::attack::run(&args),
+        Command::Bench(Bench::Limit(args)) => bench::limit::run(&args),
+        Command::Bench(Bench::All(args)) => bench::all::run(&args),
+        Command::Bench(Bench::Regress(args)) => bench::regress::run(&args),
+        Command::Bench(Bench::Pods(args)) => bench::pods::run(&args),
+        Command::Bench(Bench::Latency(args)) => bench::latency::run(&args),
         Command::Completions { shell } => completions(shell),
     }
 }

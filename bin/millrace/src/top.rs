@@ -108,11 +108,12 @@ struct PortRate {
     tx_frames: f64,
     tx_bytes: f64,
     dropped: f64,
+    workers: String,
 }
 
 impl Row for PortRate {
     const HEADS: &'static [&'static str] =
-        &["PORT", "LINK", "RX PKT/S", "RX BIT/S", "TX PKT/S", "TX BIT/S", "DROPPED/S"];
+        &["PORT", "LINK", "RX PKT/S", "RX BIT/S", "TX PKT/S", "TX BIT/S", "DROPPED/S", "WORKER"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -123,6 +124,7 @@ impl Row for PortRate {
             scaled(self.tx_frames),
             scaled(self.tx_bytes * 8.0),
             scaled(self.dropped),
+            self.workers.clone(),
         ]
     }
 }
@@ -144,9 +146,18 @@ fn port_rates(before: &Sample, after: &Sample, seconds: f64) -> Vec<PortRate> {
             tx_frames: per_second(old.tx_frames, new.tx_frames),
             tx_bytes: per_second(old.tx_bytes, new.tx_bytes),
             dropped: per_second(dropped(Some(&old)), dropped(Some(&new))),
+            workers: placement(&state.queues),
         }
     };
     after.ports.iter().map(rate).collect()
+}
+
+/// The worker of each of a port's receive queues.
+fn placement(queues: &[api::QueueState]) -> String {
+    if queues.is_empty() {
+        return "-".into();
+    }
+    queues.iter().map(|queue| queue.worker.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn dropped(counters: Option<&api::Counters>) -> u64 {
@@ -158,6 +169,8 @@ struct WorkerRate {
     cpu: u32,
     mode: String,
     busy_percent: f64,
+    empty_percent: f64,
+    asleep_percent: f64,
     cpu_percent: f64,
     frames: f64,
     cycles_per_frame: Option<f64>,
@@ -165,7 +178,7 @@ struct WorkerRate {
 
 impl Row for WorkerRate {
     const HEADS: &'static [&'static str] =
-        &["WORKER", "CPU", "MODE", "BUSY", "CPU TIME", "PKT/S", "CYCLES/PKT"];
+        &["WORKER", "CPU", "MODE", "BUSY", "EMPTY", "ASLEEP", "CPU TIME", "PKT/S", "CYCLES/PKT"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -173,6 +186,8 @@ impl Row for WorkerRate {
             self.cpu.to_string(),
             self.mode.clone(),
             format!("{:.0}%", self.busy_percent),
+            format!("{:.0}%", self.empty_percent),
+            format!("{:.0}%", self.asleep_percent),
             format!("{:.0}%", self.cpu_percent),
             scaled(self.frames),
             self.cycles_per_frame.map_or("-".into(), |cycles| format!("{cycles:.0}")),
@@ -188,13 +203,17 @@ fn worker_rates(before: &Sample, after: &Sample, seconds: f64) -> Vec<WorkerRate
     let rate = |(old, new): (&api::WorkerState, &api::WorkerState)| {
         let since = |old: u64, new: u64| new.saturating_sub(old) as f64;
         let busy = since(old.busy_cycles, new.busy_cycles);
-        let all = busy + since(old.idle_cycles, new.idle_cycles);
+        let idle = since(old.idle_cycles, new.idle_cycles);
+        let asleep = since(old.sleep_cycles, new.sleep_cycles).min(idle);
+        let percent = |part: f64| if busy + idle > 0.0 { 100.0 * part / (busy + idle) } else { 0.0 };
         let frames = since(old.frames, new.frames);
         WorkerRate {
             number: new.number,
             cpu: new.cpu,
             mode: new.mode.clone(),
-            busy_percent: if all > 0.0 { 100.0 * busy / all } else { 0.0 },
+            busy_percent: percent(busy),
+            empty_percent: percent(idle - asleep),
+            asleep_percent: percent(asleep),
             cpu_percent: since(old.cpu_time_ns, new.cpu_time_ns) / seconds / 1e7,
             frames: frames / seconds,
             cycles_per_frame: (frames > 0.0).then(|| busy / frames),
@@ -252,6 +271,7 @@ mod tests {
                     ..Default::default()
                 }),
                 link_up: true,
+                queues: [0, 1].map(|worker| api::QueueState { worker, ..Default::default() }).into(),
                 ..Default::default()
             }],
             total: api::Counters { rx_frames: frames, rx_bytes: frames * 100, ..Default::default() },
@@ -259,12 +279,17 @@ mod tests {
                 mode: "polling".into(),
                 frames,
                 busy_cycles: frames * 60,
+                idle_cycles: frames * 140,
+                sleep_cycles: frames * 100,
                 ..Default::default()
             }],
         };
         let text = screen(&sample(0, 0), &sample(2, 20_000));
         assert!(text.starts_with("in 10.0k pkt/s (8.00Mbit/s)"), "{text}");
         assert!(text.contains("web/eth0  up       10.0k     8.00M"), "{text}");
-        assert!(text.contains("100%") && text.contains("60"), "{text}");
+        assert!(text.contains("DROPPED/S  WORKER") && text.contains("0  0,1\n"), "{text}");
+        let worker = text.lines().last().unwrap_or_default();
+        let cells: Vec<&str> = worker.split_whitespace().collect();
+        assert_eq!(cells, ["0", "0", "polling", "30%", "20%", "50%", "0%", "10.0k", "60"]);
     }
 }

@@ -8,7 +8,8 @@ use crate::{RxQueue, TxQueue};
 pub struct Device {
     /// Receive queues; each goes to one worker.
     pub rx: Vec<Box<dyn RxQueue>>,
-    /// Transmit queues; worker `w` sends by queue `w % tx.len()`.
+    /// Transmit queues. Frames of a receive queue that began on worker `w` leave by queue `w % tx.len()`, wherever it
+    /// moves.
     pub tx: Vec<Arc<dyn TxQueue>>,
     /// The device itself. Dropping it closes the device but leaves what must survive a restart of the switch (a
     /// persistent netdev); [`DeviceHandle::retire`] first removes that too.

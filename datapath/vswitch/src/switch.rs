@@ -9,10 +9,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use frame::{Burst, DropCounts, DropReason};
+use frame::{BURST_FRAMES, Burst, DropCounts, DropReason};
 
 use crate::actions::Actions;
-use crate::cache::{Alike, Cache, CacheSizes, Habit, Level};
+use crate::cache::{Alike, Cache, CacheSizes, Habit, Level, NOWHERE};
 use crate::outputs::Outputs;
 use crate::parse::{Packet, Raw, parse};
 use crate::pipeline::{self, Scene, Walk};
@@ -40,6 +40,8 @@ pub struct Switch {
     pub(crate) shared: Arc<Shared>,
     pub(crate) program: Arc<Program>,
     pub(crate) cache: Cache,
+    /// Scratch for one burst.
+    packets: Box<[Packet; BURST_FRAMES]>,
 }
 
 impl std::fmt::Debug for Switch {
@@ -58,7 +60,7 @@ impl Switch {
     pub fn with_caches(sizes: CacheSizes, shared: Arc<Shared>, program: Arc<Program>, seed: u64) -> Self {
         let mut cache = Cache::new(sizes, seed);
         cache.next_epoch(program.ports_end());
-        Self { shared, program, cache }
+        Self { shared, program, cache, packets: Box::new([Packet::default(); BURST_FRAMES]) }
     }
 
     /// Forwards by `program` from the next frame on. Cached decisions are not flushed: those of the old program are
@@ -106,7 +108,8 @@ impl Switch {
             }
             _ => {
                 let habit = habit.copied();
-                let mixed = Mixed { scene, port, cache: &mut self.cache, habit, alike };
+                let mixed =
+                    Mixed { scene, port, cache: &mut self.cache, packets: &mut self.packets, habit, alike };
                 mixed.process(burst, out, report)
             }
         };
@@ -130,6 +133,8 @@ struct Mixed<'a> {
     scene: Scene<'a>,
     port: PortNo,
     cache: &'a mut Cache,
+    /// What the frames say, once they are parsed.
+    packets: &'a mut [Packet; BURST_FRAMES],
     habit: Option<Habit>,
     alike: Alike,
 }
@@ -139,46 +144,70 @@ impl Mixed<'_> {
     #[inline(never)]
     fn process(mut self, burst: &mut Burst, out: &mut Outputs, report: &mut ProcessReport) -> Alike {
         let mut answered = Alike::default();
-        let mut packet = Packet::default();
         self.cache.begin();
+        let parsed = self.parse_others(burst, report);
+        let foreseen = self.cache.foresee(self.port, self.packets, parsed);
         for frame in 0..burst.len() {
-            if let Some(habit) = &self.habit
-                && self.alike.has(frame)
-            {
-                answered.add(frame, burst.frame_len(frame));
-                habit.perform(burst, frame, out);
-                continue;
-            }
-            match parse(self.raw(burst, frame), &mut packet) {
-                Ok(()) => {
-                    let actions = self.decide(&packet, burst, frame, report);
-                    actions.perform((burst, frame), (&packet, self.port), self.scene.program, (out, report));
+            if self.alike.has(frame) {
+                if let Some(habit) = &self.habit {
+                    answered.add(frame, burst.frame_len(frame));
+                    habit.perform(burst, frame, out);
+                } else if self.parse(burst, frame, report) {
+                    // It was usual until something was derived.
+                    self.answer(frame, NOWHERE, burst, (out, report));
                 }
-                Err(reason) => report.drops.add(reason, 1),
+            } else if parsed >> frame & 1 != 0 {
+                self.answer(frame, foreseen.0[frame], burst, (out, report));
             }
         }
         answered
     }
 
-    #[inline(always)]
-    fn raw<'b>(&self, burst: &'b Burst, frame: usize) -> Raw<'b> {
-        let gso = burst.offload(frame).gso;
-        Raw { head: burst.head(frame), frame_bytes: burst.frame_len(frame), gso, port: self.port }
+    /// Parses all frames that do not look as usual. Those whose bit is not set in what is returned have been dropped.
+    fn parse_others(&mut self, burst: &Burst, report: &mut ProcessReport) -> u32 {
+        let mut parsed = 0;
+        let alike = self.alike;
+        for frame in (0..burst.len()).filter(|frame| !alike.has(*frame)) {
+            parsed |= u32::from(self.parse(burst, frame, report)) << frame;
+        }
+        parsed
     }
 
-    /// What is done with frame `frame`, which says `packet`: out of a cache, or the pipeline's decision.
+    /// Reads what frame `frame` says; false if that is a reason to drop it.
     #[inline(always)]
-    fn decide(
+    fn parse(&mut self, burst: &Burst, frame: usize, report: &mut ProcessReport) -> bool {
+        let gso = burst.offload(frame).gso;
+        let raw = Raw { head: burst.head(frame), frame_bytes: burst.frame_len(frame), gso, port: self.port };
+        match parse(raw, &mut self.packets[frame]) {
+            Ok(()) => true,
+            Err(reason) => {
+                report.drops.add(reason, 1);
+                false
+            }
+        }
+    }
+
+    /// Decides on frame `frame`, whose decision may be at `foreseen`, and carries it out.
+    #[inline(always)]
+    fn answer(
         &mut self,
-        packet: &Packet,
-        burst: &Burst,
         frame: usize,
-        report: &mut ProcessReport,
-    ) -> Actions {
+        foreseen: u32,
+        burst: &mut Burst,
+        (out, report): (&mut Outputs, &mut ProcessReport),
+    ) {
+        let actions = self.decide(foreseen, burst, frame, report);
+        let packet = &self.packets[frame];
+        actions.perform((burst, frame), (packet, self.port), self.scene.program, (out, report));
+    }
+
+    /// What is done with frame `frame`: out of a cache, perhaps at `foreseen`, or the pipeline's decision.
+    #[inline(always)]
+    fn decide(&mut self, foreseen: u32, burst: &Burst, frame: usize, report: &mut ProcessReport) -> Actions {
         let bytes = burst.frame_len(frame);
-        let Some((actions, level)) = self.cache.lookup(&packet.key, bytes, self.scene.shared, self.scene.now)
-        else {
-            return self.derive(packet, burst, frame, report);
+        let key = (&self.packets[frame].key, foreseen);
+        let Some((actions, level)) = self.cache.lookup(key, bytes, self.scene.shared, self.scene.now) else {
+            return self.derive(burst, frame, report);
         };
         let actions = *actions;
         match level {
@@ -188,7 +217,7 @@ impl Mixed<'_> {
         if self.cache.is_habitual()
             && let Some(bytes) = burst.peek(frame)
         {
-            self.cache.learn_habit(packet, bytes);
+            self.cache.learn_habit(&self.packets[frame], bytes);
         }
         actions
     }
@@ -196,13 +225,8 @@ impl Mixed<'_> {
     /// The slow path: the pipeline decides, and the cache keeps the decision if it is not the frame's alone.
     #[cold]
     #[inline(never)]
-    fn derive(
-        &mut self,
-        packet: &Packet,
-        burst: &Burst,
-        frame: usize,
-        report: &mut ProcessReport,
-    ) -> Actions {
+    fn derive(&mut self, burst: &Burst, frame: usize, report: &mut ProcessReport) -> Actions {
+        let packet = &self.packets[frame];
         report.misses += 1;
         let mut walk = Walk::new(self.scene, packet, burst.head(frame));
         let actions = pipeline::run(&mut walk);

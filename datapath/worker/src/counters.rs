@@ -5,10 +5,12 @@
 //! flows they may see the two ends of a frame a moment apart.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, fence};
 
 use frame::{DropCounts, DropReason};
 use ports::SendReport;
+use vswitch::ProcessReport;
 use vswitch::program::PortNo;
 
 /// What moved through a port, or through all.
@@ -134,11 +136,13 @@ impl PortCells {
     }
 }
 
-/// Whether a worker polls or sleeps.
+/// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// It asks its queues for frames, turn after turn.
+    /// It asks its queues for frames, turn after turn, and found some lately.
     Polling,
+    /// It found none for a while, and pauses between its turns.
+    BackingOff,
     /// It waits in the kernel for a queue, or for control, to wake it.
     Sleeping,
 }
@@ -151,21 +155,94 @@ pub(crate) struct WorkerCells {
     pub(crate) frames: Count,
     pub(crate) busy_cycles: Count,
     pub(crate) idle_cycles: Count,
-    pub(crate) sleeps: Count,
-    pub(crate) microflow_hits: Count,
-    pub(crate) megaflow_hits: Count,
-    pub(crate) misses: Count,
-    sleeping: AtomicU8,
+    sleep_cycles: Count,
+    sleeps: Count,
+    microflow_hits: Count,
+    megaflow_hits: Count,
+    misses: Count,
+    /// When the sleep that lasts began, by the counter of cycles; 0 while awake.
+    asleep_since: AtomicU64,
+    backing_off: AtomicBool,
 }
 
 impl WorkerCells {
-    pub(crate) fn set_mode(&self, mode: Mode) {
-        self.sleeping.store(u8::from(mode == Mode::Sleeping), Relaxed);
+    /// Counts how one burst was answered.
+    #[inline]
+    pub(crate) fn looked_up(&self, report: &ProcessReport) {
+        self.microflow_hits.add(report.microflow_hits);
+        self.megaflow_hits.add(report.megaflow_hits);
+        self.misses.add(report.misses);
     }
 
-    pub(crate) fn mode(&self) -> Mode {
-        if self.sleeping.load(Relaxed) == 0 { Mode::Polling } else { Mode::Sleeping }
+    /// Says what the worker, which is awake, does.
+    #[inline]
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.backing_off.store(mode == Mode::BackingOff, Relaxed);
     }
+
+    /// A sleep begins at `now`.
+    pub(crate) fn fall_asleep(&self, now: u64) {
+        self.sleeps.add(1);
+        self.asleep_since.store(now.max(1), Relaxed);
+    }
+
+    /// The sleep has ended, after so many cycles.
+    pub(crate) fn wake_up(&self, slept: u64) {
+        // In this order, and read in the other, the sleep may be missed for a moment, and is never counted twice.
+        self.asleep_since.store(0, Relaxed);
+        fence(Release);
+        self.sleep_cycles.add(slept);
+    }
+
+    /// What has been counted, a sleep that lasts at `now` included: it may last for hours.
+    pub(crate) fn read(&self, now: u64) -> Activity {
+        let mut activity = Activity {
+            turns: self.turns.get(),
+            frames: self.frames.get(),
+            busy_cycles: self.busy_cycles.get(),
+            idle_cycles: self.idle_cycles.get(),
+            sleep_cycles: self.sleep_cycles.get(),
+            sleeps: self.sleeps.get(),
+            microflow_hits: self.microflow_hits.get(),
+            megaflow_hits: self.megaflow_hits.get(),
+            misses: self.misses.get(),
+            mode: if self.backing_off.load(Relaxed) { Mode::BackingOff } else { Mode::Polling },
+        };
+        fence(Acquire);
+        let asleep_since = self.asleep_since.load(Relaxed);
+        if asleep_since != 0 {
+            let asleep = now.saturating_sub(asleep_since);
+            activity.idle_cycles += asleep;
+            activity.sleep_cycles += asleep;
+            activity.mode = Mode::Sleeping;
+        }
+        activity
+    }
+}
+
+/// What a worker does, and has done since it began. Cycles are those of the time stamp counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// Passes over its queues.
+    pub turns: u64,
+    /// Frames that it took in.
+    pub frames: u64,
+    /// Cycles of turns that moved frames.
+    pub busy_cycles: u64,
+    /// Cycles of turns that moved none, sleep included.
+    pub idle_cycles: u64,
+    /// Those of the idle cycles that it slept.
+    pub sleep_cycles: u64,
+    /// Times that it went to sleep.
+    pub sleeps: u64,
+    /// Frames answered by the exact-match cache.
+    pub microflow_hits: u64,
+    /// Frames answered by the masked cache.
+    pub megaflow_hits: u64,
+    /// Frames that ran through the pipeline.
+    pub misses: u64,
+    /// What it does now.
+    pub mode: Mode,
 }
 
 /// A worker, as a person asks for it.
@@ -175,28 +252,12 @@ pub struct WorkerView {
     pub number: usize,
     /// The CPU that it is pinned to.
     pub cpu: usize,
-    /// Passes over its queues.
-    pub turns: u64,
-    /// Frames that it took in.
-    pub frames: u64,
-    /// Cycles of turns that moved frames, by the time stamp counter.
-    pub busy_cycles: u64,
-    /// Cycles of turns that moved none, sleep included.
-    pub idle_cycles: u64,
-    /// Times that it went to sleep.
-    pub sleeps: u64,
     /// CPU time of its thread, in nanoseconds.
     pub cpu_time_ns: u64,
     /// The ports that it polls.
     pub ports: Vec<PortNo>,
-    /// Frames answered by the exact-match cache.
-    pub microflow_hits: u64,
-    /// Frames answered by the masked cache.
-    pub megaflow_hits: u64,
-    /// Frames that ran through the pipeline.
-    pub misses: u64,
-    /// What it does now.
-    pub mode: Mode,
+    /// What it does, and has done.
+    pub activity: Activity,
 }
 
 #[cfg(test)]
@@ -229,5 +290,22 @@ mod tests {
             drops: drops(DropReason::SamePort, 3),
         };
         assert_eq!(total, expected);
+    }
+
+    #[test]
+    fn a_sleep_that_lasts_is_in_the_books_and_once_it_ended_still_once() {
+        let cells = WorkerCells::default();
+        let books = |now| {
+            let read = cells.read(now);
+            (read.mode, read.sleeps, read.sleep_cycles)
+        };
+        assert_eq!(books(50), (Mode::Polling, 0, 0));
+        cells.fall_asleep(100);
+        assert_eq!(books(175), (Mode::Sleeping, 1, 75));
+        assert_eq!(cells.read(175).idle_cycles, 75);
+        cells.wake_up(80);
+        assert_eq!(books(500), (Mode::Polling, 1, 80));
+        cells.set_mode(Mode::BackingOff);
+        assert_eq!(books(500), (Mode::BackingOff, 1, 80));
     }
 }

@@ -7,21 +7,23 @@
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use ports::{Device, DeviceHandle, Link, RxQueue};
+use ports::{Device, DeviceHandle, Link, cycles};
 use rustix::thread::Pid;
 use vswitch::program::{PortNo, ProgramSpec};
 use vswitch::{Explanation, FlowView, Now, Program, Shared, StationView, Switch};
 
 use crate::counters::{Counters, Ledger, PortCells, WorkerCells, WorkerView};
-use crate::forward::{Exit, Forwarder};
+use crate::entry::{Entry, QueueCells, QueueId, Quiet};
+use crate::forward::{Exit, Forwarder, Source};
 use crate::mailbox::{Outbox, mailbox};
 use crate::start::{Config, Seat, StartError, cpu_time_ns};
-use crate::turn::{Entry, Worker};
+use crate::turn::Worker;
 
 /// Flows that one dump takes from a worker: it writes them between two turns, about a microsecond each.
 pub const MAX_FLOWS: usize = 1000;
@@ -35,6 +37,20 @@ pub enum AddPortError {
     /// The device has no transmit queue.
     #[error("the device of port {} has no transmit queue", .0.0)]
     NoTxQueue(PortNo),
+}
+
+/// Why a queue was not moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    /// There is no such port, or it has no such receive queue (any more).
+    #[error("port {} has no receive queue {}", .0.port.0, .0.queue)]
+    NoQueue(QueueId),
+    /// There is no such worker.
+    #[error("there is no worker {0}")]
+    NoWorker(usize),
+    /// The datapath was shut down meanwhile.
+    #[error("the workers have ended")]
+    Ended,
 }
 
 /// What becomes of the device of a port that is removed.
@@ -57,6 +73,21 @@ pub struct PortView {
     pub link: Link,
     /// The workers that poll it.
     pub workers: Vec<usize>,
+    /// Its receive queues, in order.
+    pub queues: Vec<QueueView>,
+}
+
+/// A receive queue, as a person asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueView {
+    /// Which it is.
+    pub id: QueueId,
+    /// The worker that polls it.
+    pub worker: usize,
+    /// Cycles that its bursts have cost, by the time stamp counter.
+    pub busy_cycles: u64,
+    /// Times that it was moved from one worker to another.
+    pub moves: u64,
 }
 
 /// What the workers' flow caches hold.
@@ -72,8 +103,15 @@ struct Port {
     handle: Box<dyn DeviceHandle>,
     /// By worker.
     cells: Vec<Arc<PortCells>>,
-    /// The worker of each receive queue.
-    polled_by: Vec<usize>,
+    queues: Vec<Queue>,
+}
+
+/// A receive queue, as control sees it.
+struct Queue {
+    /// Shared with the device's waker.
+    worker: Arc<AtomicUsize>,
+    load: Arc<QueueCells>,
+    moves: u64,
 }
 
 impl Port {
@@ -86,10 +124,30 @@ impl Port {
     }
 
     fn workers(&self) -> Vec<usize> {
-        let mut workers = self.polled_by.clone();
+        let mut workers: Vec<usize> = self.queues.iter().map(Queue::worker).collect();
         workers.sort_unstable();
         workers.dedup();
         workers
+    }
+
+    fn queues(&self, port: PortNo) -> Vec<QueueView> {
+        let view = |(queue, of): (usize, &Queue)| QueueView {
+            id: QueueId { port, queue },
+            worker: of.worker(),
+            busy_cycles: of.load.busy_cycles.get(),
+            moves: of.moves,
+        };
+        self.queues.iter().enumerate().map(view).collect()
+    }
+}
+
+impl Queue {
+    fn on(worker: usize) -> Self {
+        Self { worker: Arc::new(AtomicUsize::new(worker)), load: Arc::default(), moves: 0 }
+    }
+
+    fn worker(&self) -> usize {
+        self.worker.load(SeqCst)
     }
 }
 
@@ -195,19 +253,64 @@ impl Datapath {
             return Err(AddPortError::NoTxQueue(port));
         }
         let cells: Vec<_> = self.workers.iter().map(|_| Arc::new(PortCells::default())).collect();
-        let polled_by = self.spread(&control, rx.len());
-        self.set_waker(&*handle, &polled_by);
-        let mut queues = self.by_worker(rx, &polled_by);
+        let queues: Vec<Queue> = self.spread(&control, rx.len()).into_iter().map(Queue::on).collect();
+        self.set_waker(&*handle, &queues);
+        let mut entries: Vec<Vec<Entry>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for (number, (rx, queue)) in rx.into_iter().zip(&queues).enumerate() {
+            let worker = queue.worker();
+            entries[worker].push(Entry {
+                id: QueueId { port, queue: number },
+                source: Source { port, lane: worker },
+                queue: rx,
+                cells: cells[worker].clone(),
+                load: queue.load.clone(),
+                quiet: Quiet::default(),
+            });
+        }
+        let lanes: Arc<[_]> = tx.iter().cycle().take(self.workers.len()).cloned().collect();
         self.all(|number| {
-            let exit = Exit { queue: tx[number % tx.len()].clone(), cells: cells[number].clone() };
-            let entries: Vec<Entry> = std::mem::take(&mut queues[number])
-                .into_iter()
-                .map(|queue| Entry { port, queue, cells: cells[number].clone() })
-                .collect();
+            let exit = Exit { queues: lanes.clone(), cells: cells[number].clone() };
+            let entries = std::mem::take(&mut entries[number]);
             move |worker: &mut Worker| worker.join(port, exit, entries)
         });
-        control.ports.insert(port, Port { handle, cells, polled_by });
+        control.ports.insert(port, Port { handle, cells, queues });
         Ok(())
+    }
+
+    /// Has worker `to` poll the receive queue `id` from now on, at a burst's boundary: what came in by it before has
+    /// been sent, nothing is lost, and its flows keep their order. The worker that had it hands it over directly, so
+    /// that it waits for a turn of both and not for the caller.
+    ///
+    /// # Errors
+    /// There is no such queue or worker, or none any more.
+    pub fn move_queue(&self, id: QueueId, to: usize) -> Result<(), MoveError> {
+        let mut control = self.control();
+        let target = self.workers.get(to).ok_or(MoveError::NoWorker(to))?;
+        let port = control.ports.get_mut(&id.port).ok_or(MoveError::NoQueue(id))?;
+        let queue = port.queues.get_mut(id.queue).ok_or(MoveError::NoQueue(id))?;
+        // Before the hand-over: whichever worker the device's waker wakes from now on comes to ask the device anew.
+        let from = queue.worker.swap(to, SeqCst);
+        if from == to {
+            return Ok(());
+        }
+        queue.moves += 1;
+        let (outbox, cells) = (target.outbox.clone(), port.cells[to].clone());
+        let hand_over = move |worker: &mut Worker| {
+            let entry = Entry { cells, ..worker.release(id)? };
+            Some(outbox.ask(move |worker| worker.adopt(entry)))
+        };
+        let handed_over = self.workers[from].outbox.ask(hand_over).recv().ok().flatten();
+        handed_over.and_then(|adopted| adopted.recv().ok()).ok_or(MoveError::Ended)
+    }
+
+    /// Every receive queue, by port and number, with its worker and what it has cost.
+    pub fn queues(&self) -> Vec<QueueView> {
+        self.control().ports.iter().flat_map(|(&number, port)| port.queues(number)).collect()
+    }
+
+    /// How many workers there are.
+    pub fn worker_count(&self) -> usize {
+        self.workers.len()
     }
 
     /// Takes `port` out of the datapath and closes its device. Once this returns, no worker touches it. False if there
@@ -246,6 +349,7 @@ impl Datapath {
             counters: port.counters(),
             link: port.handle.link(),
             workers: port.workers(),
+            queues: port.queues(number),
         };
         control.ports.iter().map(view).collect()
     }
@@ -259,23 +363,15 @@ impl Datapath {
     pub fn workers(&self) -> Vec<WorkerView> {
         let control = self.control();
         let polled = |number| {
-            let ports = control.ports.iter().filter(move |(_, port)| port.polled_by.contains(&number));
+            let ports = control.ports.iter().filter(move |(_, port)| port.workers().contains(&number));
             ports.map(|(&port, _)| port).collect()
         };
         let view = |(number, worker): (usize, &Handle)| WorkerView {
             number,
             cpu: worker.cpu,
-            turns: worker.cells.turns.get(),
-            frames: worker.cells.frames.get(),
-            busy_cycles: worker.cells.busy_cycles.get(),
-            idle_cycles: worker.cells.idle_cycles.get(),
-            sleeps: worker.cells.sleeps.get(),
             cpu_time_ns: cpu_time_ns(worker.tid),
             ports: polled(number),
-            microflow_hits: worker.cells.microflow_hits.get(),
-            megaflow_hits: worker.cells.megaflow_hits.get(),
-            misses: worker.cells.misses.get(),
-            mode: worker.cells.mode(),
+            activity: worker.cells.read(cycles::now()),
         };
         self.workers.iter().enumerate().map(view).collect()
     }
@@ -349,8 +445,8 @@ impl Datapath {
     fn spread(&self, control: &Control, queues: usize) -> Vec<usize> {
         // (queues of this port, queues at all) by worker.
         let mut load = vec![(0, 0); self.workers.len()];
-        for &worker in control.ports.values().flat_map(|port| &port.polled_by) {
-            load[worker].1 += 1;
+        for queue in control.ports.values().flat_map(|port| &port.queues) {
+            load[queue.worker()].1 += 1;
         }
         let mut take = || {
             let least = (0..load.len()).min_by_key(|&worker| load[worker]).unwrap_or(0);
@@ -361,20 +457,18 @@ impl Datapath {
         (0..queues).map(|_| take()).collect()
     }
 
-    fn by_worker(&self, rx: Vec<Box<dyn RxQueue>>, polled_by: &[usize]) -> Vec<Vec<Box<dyn RxQueue>>> {
-        let mut queues: Vec<Vec<_>> = self.workers.iter().map(|_| Vec::new()).collect();
-        for (queue, &worker) in rx.into_iter().zip(polled_by) {
-            queues[worker].push(queue);
-        }
-        queues
-    }
-
-    fn set_waker(&self, handle: &dyn DeviceHandle, polled_by: &[usize]) {
-        let polls = |(number, worker): (usize, &Handle)| {
-            polled_by.contains(&number).then(|| worker.outbox.signal.clone())
-        };
-        let signals: Vec<_> = self.workers.iter().enumerate().filter_map(polls).collect();
-        handle.set_waker(Arc::new(move || signals.iter().for_each(|signal| signal.wake())));
+    /// Has the device wake whichever workers poll its queues then.
+    fn set_waker(&self, handle: &dyn DeviceHandle, queues: &[Queue]) {
+        let signals: Vec<_> = self.workers.iter().map(|worker| worker.outbox.signal.clone()).collect();
+        let workers: Vec<_> = queues.iter().map(|queue| queue.worker.clone()).collect();
+        handle.set_waker(Arc::new(move || {
+            let polls = |number| workers.iter().any(|worker| worker.load(SeqCst) == number);
+            signals
+                .iter()
+                .enumerate()
+                .filter(|(number, _)| polls(*number))
+                .for_each(|(_, signal)| signal.wake());
+        }));
     }
 }
 

@@ -9,10 +9,20 @@ use vswitch::{Now, Outputs, ProcessReport, Switch};
 
 use crate::counters::PortCells;
 
+/// Where a burst comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    pub(crate) port: PortNo,
+    /// The number, below [`Exit::queues`]' length, of the transmit queue by which its frames leave each port. It stays
+    /// the receive queue's when another worker polls that: a flow that changed its transmit queue could be overtaken
+    /// by itself in a guest with several.
+    pub(crate) lane: usize,
+}
+
 /// A port, as a worker sends by it.
 pub(crate) struct Exit {
-    /// The transmit queue that is this worker's.
-    pub(crate) queue: Arc<dyn TxQueue>,
+    /// The transmit queue of each lane: as many as there are workers.
+    pub(crate) queues: Arc<[Arc<dyn TxQueue>]>,
     /// What this worker counts for the port.
     pub(crate) cells: Arc<PortCells>,
 }
@@ -44,11 +54,17 @@ impl Forwarder {
         self.exits.get_mut(usize::from(port.0))?.take()
     }
 
-    /// Runs the switch over the burst that came in by `port`, and sends each group of frames that it decided on.
+    /// Runs the switch over the burst that came in by `source`, and sends each group of frames that it decided on.
     #[inline]
-    pub(crate) fn forward(&mut self, burst: &mut Burst, port: PortNo, now: Now, report: &mut ProcessReport) {
+    pub(crate) fn forward(
+        &mut self,
+        burst: &mut Burst,
+        source: Source,
+        now: Now,
+        report: &mut ProcessReport,
+    ) {
         self.outputs.clear();
-        self.switch.process(burst, port, now, &mut self.outputs, report);
+        self.switch.process(burst, source.port, now, &mut self.outputs, report);
         for group in self.outputs.groups() {
             let frames = group.frames();
             let Some(Some(exit)) = self.exits.get(usize::from(group.port.0)) else {
@@ -58,7 +74,7 @@ impl Forwarder {
             for &frame in frames {
                 group.egress.apply(burst, frame.into());
             }
-            let sent = exit.queue.send(burst, frames);
+            let sent = exit.queues[source.lane].send(burst, frames);
             for &frame in frames {
                 group.egress.undo(burst, frame.into());
             }

@@ -64,8 +64,8 @@ impl Inbox {
     }
 }
 
-/// Control's end.
-#[derive(Debug)]
+/// The end of control, or of a worker that hands something over.
+#[derive(Debug, Clone)]
 pub(crate) struct Outbox {
     pub(crate) signal: Arc<Signal>,
     commands: Sender<Command>,

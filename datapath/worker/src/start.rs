@@ -17,7 +17,8 @@ use crate::turn::Worker;
 pub struct Config {
     /// One worker is pinned to each of these CPUs ([`allowed_cpus`] lists the candidates).
     pub cpus: Vec<usize>,
-    /// How long a worker without frames polls on before it sleeps.
+    /// About the longest that a worker without frames polls on before it sleeps; how long it does follows the gaps
+    /// between arrivals.
     pub spin: Duration,
 }
 

@@ -1,24 +1,29 @@
 //! What does a worker do, turn after turn?
 //!
 //! ```text
-//! obey commands -> (per queue: poll -> forward -> give back) -> nothing for a while? arm, sleep, disarm
+//! obey commands -> (per queue: poll -> forward -> give back) -> nothing for a while? arm, sleep, turn, disarm
 //! ```
 //!
-//! A busy worker makes no system call of its own. An idle one polls on for [`Config::spin`](crate::Config), because the
-//! next frame often follows soon, and then sleeps: it arms every queue, which asks the devices for signals, and looks
-//! once more at each, so that a frame which came before the arming is not slept through.
+//! A busy worker makes no system call of its own. An idle one polls on for a while ([`Idle`]) and then sleeps: it arms
+//! every queue, which asks the devices for signals, and looks once more at each, so that a frame which came before the
+//! arming is not slept through. What woke it is served before the queues are disarmed, which costs system calls.
+//!
+//! The counter of cycles is read once per burst, and once per turn that moved nothing: what lies between two readings is
+//! the cost of the queue that had the burst, or idle time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use frame::Burst;
-use ports::{RxQueue, WaitSet, cycles};
+use ports::{WaitSet, cycles};
 use vswitch::program::PortNo;
 use vswitch::{Now, ProcessReport};
 
 use crate::clock::Clock;
-use crate::counters::{Mode, PortCells, WorkerCells};
+use crate::counters::WorkerCells;
+use crate::entry::{Entry, QueueId};
 use crate::forward::{Exit, Forwarder};
+use crate::idle::{Idle, Rest};
 use crate::mailbox::Inbox;
 
 /// Milliseconds between two sweeps of the caches, and the entries that one looks at.
@@ -26,16 +31,6 @@ const SWEEP_EVERY_MS: u64 = 100;
 const SWEEP_BUDGET: usize = 4096;
 /// The longest sleep while cached decisions can still age. Without any, a worker sleeps until it is woken.
 const AGEING_SLEEP: Duration = Duration::from_secs(1);
-
-/// A receive queue that a worker polls.
-pub(crate) struct Entry {
-    /// The port that its frames come in by.
-    pub(crate) port: PortNo,
-    /// The queue.
-    pub(crate) queue: Box<dyn RxQueue>,
-    /// What this worker counts for the port.
-    pub(crate) cells: Arc<PortCells>,
-}
 
 /// One worker, on its thread.
 pub(crate) struct Worker {
@@ -46,8 +41,13 @@ pub(crate) struct Worker {
     cells: Arc<WorkerCells>,
     clock: Clock,
     waits: WaitSet,
-    spin: Duration,
-    idle_since: Option<Instant>,
+    idle: Idle,
+    /// The counter of cycles, as it was read last.
+    mark: u64,
+    /// The last turn moved frames: quiet queues may rest in this one.
+    busy: bool,
+    /// The queues were armed for a sleep and not disarmed yet.
+    armed: bool,
     swept: Now,
     stopped: bool,
 }
@@ -60,16 +60,19 @@ impl Worker {
         start: Instant,
         spin: Duration,
     ) -> Self {
+        let mark = cycles::now();
         Self {
             forwarder,
             entries: Vec::new(),
             burst: Burst::new(),
             inbox,
             cells,
-            clock: Clock::new(start, cycles::now()),
+            clock: Clock::new(start, mark),
             waits: WaitSet::default(),
-            spin,
-            idle_since: None,
+            idle: Idle::new(spin),
+            mark,
+            busy: false,
+            armed: false,
             swept: Now::default(),
             stopped: false,
         }
@@ -84,33 +87,54 @@ impl Worker {
     /// Hands back what this worker had of `port`, and touches none of it any more.
     pub(crate) fn leave(&mut self, port: PortNo) -> (Option<Exit>, Vec<Entry>) {
         let (gone, kept) =
-            std::mem::take(&mut self.entries).into_iter().partition(|entry| entry.port == port);
+            std::mem::take(&mut self.entries).into_iter().partition(|entry| entry.id.port == port);
         self.entries = kept;
         (self.forwarder.close(port), gone)
     }
 
-    /// Ends the thread after this turn.
+    /// Gives up a queue, disarmed: all that came in by it has been sent, and this worker polls it no more.
+    pub(crate) fn release(&mut self, id: QueueId) -> Option<Entry> {
+        let at = self.entries.iter().position(|entry| entry.id == id)?;
+        let mut entry = self.entries.remove(at);
+        entry.queue.disarm();
+        Some(entry)
+    }
+
+    /// Polls a queue that another worker has released.
+    pub(crate) fn adopt(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    /// Ends the thread before the next turn.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
     }
 
     /// Works until it is stopped.
     pub(crate) fn run(mut self) {
-        let mut before = cycles::now();
-        while !self.stopped {
+        loop {
             if self.inbox.is_called() {
                 self.obey();
+                // At once: the wake that came with the command is used up, and another sleep would have no end.
+                if self.stopped {
+                    return;
+                }
             }
-            let now = self.clock.at(before);
+            let start = self.mark;
+            let now = self.clock.at(start);
             let moved = self.turn(now);
-            if moved == 0 {
-                self.idle();
-            } else {
-                self.idle_since = None;
+            if self.armed {
+                self.disarm();
             }
-            let after = cycles::now();
-            self.count_turn(moved, after.wrapping_sub(before));
-            before = after;
+            self.busy = moved > 0;
+            if self.busy {
+                self.idle.worked();
+            } else {
+                self.rest(start);
+                self.mark = cycles::now();
+            }
+            self.cells.set_mode(self.idle.mode());
+            self.count_turn(moved, self.mark.wrapping_sub(start));
         }
     }
 
@@ -123,24 +147,30 @@ impl Worker {
 
     /// One pass over the queues. Returns the frames that came in.
     fn turn(&mut self, now: Now) -> u64 {
-        let mut moved = 0;
+        let (mut moved, start) = (0, self.mark);
         let mut report = ProcessReport::default();
         for entry in &mut self.entries {
-            let (forwarder, port) = (&mut self.forwarder, entry.port);
+            if self.busy && entry.quiet.rests(start) {
+                continue;
+            }
+            let (forwarder, source) = (&mut self.forwarder, entry.source);
             let taken = entry.queue.poll(&mut self.burst, &mut |burst| {
-                forwarder.forward(burst, port, now, &mut report);
+                forwarder.forward(burst, source, now, &mut report);
             });
             let frames = taken.frames + taken.drops.total();
             if frames == 0 {
+                entry.quiet.was_empty();
                 continue;
             }
+            entry.quiet.had_frames();
             moved += frames;
             report.drops.merge(&taken.drops);
             entry.cells.received(frames, taken.bytes, report.copies, &report.drops);
-            self.cells.microflow_hits.add(report.microflow_hits);
-            self.cells.megaflow_hits.add(report.megaflow_hits);
-            self.cells.misses.add(report.misses);
+            self.cells.looked_up(&report);
             report = ProcessReport::default();
+            let mark = cycles::now();
+            entry.load.busy_cycles.add(mark.wrapping_sub(self.mark));
+            self.mark = mark;
         }
         if now.since(self.swept) >= SWEEP_EVERY_MS {
             self.swept = now;
@@ -160,42 +190,48 @@ impl Worker {
         }
     }
 
-    /// After a turn without frames: polls on for a while, then sleeps.
-    #[allow(clippy::disallowed_methods, reason = "the worker is the one reader of the datapath's clock")]
-    fn idle(&mut self) {
-        let now = Instant::now();
-        let since = *self.idle_since.get_or_insert(now);
-        if now.duration_since(since) < self.spin {
-            std::hint::spin_loop();
-            return;
+    /// After a turn without frames that began at `start`.
+    #[inline]
+    fn rest(&mut self, start: u64) {
+        match self.idle.rest(start) {
+            Rest::Pause(pauses) => (0..pauses).for_each(|_| std::hint::spin_loop()),
+            Rest::Sleep => self.sleep(),
         }
-        self.idle_since = None;
-        self.sleep();
     }
 
     /// Waits in the kernel until a queue has frames or control calls.
     fn sleep(&mut self) {
+        self.armed = true;
+        if self.arm() {
+            let begin = cycles::now();
+            self.cells.fall_asleep(begin);
+            let limit = (self.forwarder.switch.flow_count() > 0).then_some(AGEING_SLEEP);
+            // A kernel without memory for the wait makes this worker poll instead, which is right, only warmer.
+            let _ = self.waits.wait(limit);
+            self.cells.wake_up(cycles::now().wrapping_sub(begin));
+            self.inbox.signal.settle();
+        }
+        self.idle.slept(cycles::now());
+    }
+
+    /// Asks all queues for signals, and lists whom to wait for. False if there are frames already.
+    fn arm(&mut self) -> bool {
         self.waits.clear();
         self.waits.add(self.inbox.signal.fd());
-        let mut frames_wait = false;
         for entry in &mut self.entries {
             if entry.queue.arm() {
-                frames_wait = true;
-                break;
+                return false;
             }
             if let Some(fd) = entry.queue.fd() {
                 self.waits.add(fd);
             }
         }
-        if !frames_wait {
-            self.cells.sleeps.add(1);
-            self.cells.set_mode(Mode::Sleeping);
-            let limit = (self.forwarder.switch.flow_count() > 0).then_some(AGEING_SLEEP);
-            // A kernel without memory for the wait makes this worker poll instead, which is right, only warmer.
-            let _ = self.waits.wait(limit);
-            self.cells.set_mode(Mode::Polling);
-            self.inbox.signal.settle();
-        }
+        true
+    }
+
+    #[cold]
+    fn disarm(&mut self) {
+        self.armed = false;
         for entry in &mut self.entries {
             entry.queue.disarm();
         }

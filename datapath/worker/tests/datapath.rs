@@ -168,7 +168,7 @@ fn an_idle_worker_sleeps_and_turns_only_for_what_wakes_it() {
     let datapath = Datapath::start(&config).unwrap();
     datapath.set_program(program(1, &[1, 2], true));
     let [sender, receiver] = [1, 2].map(|number| add(&datapath, number, roomy()));
-    let view = || datapath.workers().remove(0);
+    let view = || datapath.workers().remove(0).activity;
     wait_until("the worker sleeps", || view().mode == Mode::Sleeping);
     let before = view();
     for _ in 0..10 {
@@ -182,7 +182,7 @@ fn an_idle_worker_sleeps_and_turns_only_for_what_wakes_it() {
     // wake it once a second on the way.
     assert!(after.turns - before.turns <= 100, "{before:?} {after:?}");
     assert_eq!(after.frames, 10);
-    assert!(after.busy_cycles > 0 && after.cpu_time_ns > 0);
+    assert!(after.busy_cycles > 0 && datapath.workers()[0].cpu_time_ns > 0);
 }
 
 /// A device that has frames without a descriptor to say so, and that notices who touches it when it is closed.
@@ -265,7 +265,7 @@ fn a_device_wakes_the_worker_that_sleeps_beside_it() {
     let shy = Arc::new(Shy::default());
     datapath.add_port(PortNo(1), shy.device()).unwrap();
     let receiver = add(&datapath, 2, roomy());
-    wait_until("the worker sleeps", || datapath.workers()[0].mode == Mode::Sleeping);
+    wait_until("the worker sleeps", || datapath.workers()[0].activity.mode == Mode::Sleeping);
     shy.waiting.store(3, SeqCst);
     shy.waker.lock().unwrap().as_ref().unwrap()();
     assert!(receiver.recv(PATIENCE).is_some());
@@ -303,7 +303,7 @@ fn a_trace_and_the_dumps_answer_while_workers_sleep() {
     let [sender, receiver] = [1, 2].map(|number| add(&datapath, number, roomy()));
     assert!(sender.inject(frame(1, mac(2), 60)));
     assert!(receiver.recv(PATIENCE).is_some());
-    wait_until("the workers sleep", || datapath.workers().iter().all(|w| w.mode == Mode::Sleeping));
+    wait_until("the workers sleep", || datapath.workers().iter().all(|w| w.activity.mode == Mode::Sleeping));
     let explained = datapath.trace(PortNo(1), &frame(1, mac(2), 60)).unwrap();
     assert_eq!(explained.outputs.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [PortNo(2)]);
     assert_eq!(datapath.trace(PortNo(1), &frame(2, mac(2), 60)).unwrap().drop, Some(DropReason::SpoofedMac));

@@ -6,22 +6,41 @@
 //! of one label are compared.
 //!
 //! - [`vhost`]: two vhost-user ports, against OVS-DPDK (`millrace bench vhost`).
+//! - [`sweep`], [`attack`], [`limit`]: the same with many flows, with a hostile neighbour, without a switch.
+//! - [`pods`], [`latency`]: TCP between kernel pods; round trips, wake-ups and idleness.
 //! - [`chart`]: pictures of the figures, as SVG and PNG.
 //!
 //! Words: *row*, one line of the table of comparisons; *subject*, what is measured; *sample*, one subject for one second.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks")]
 
+pub mod all;
+pub mod attack;
+mod bare;
+mod case;
 pub mod chart;
+mod copy;
+mod cpu;
+mod figures;
 mod hugepages;
 mod interrupt;
+mod lab;
+pub mod latency;
+pub mod limit;
 mod machine;
 mod millrace;
+mod netns;
+pub mod options;
 mod ovs;
+mod page;
+pub mod pods;
 pub mod probe;
 mod process;
+pub mod regress;
 mod report;
+mod rows;
 mod stats;
 mod subject;
+pub mod sweep;
 mod traffic;
 pub mod vhost;

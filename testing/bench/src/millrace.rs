@@ -11,11 +11,13 @@ use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
 use crate::process::Process;
-use crate::subject::{MACS, Subject, Switch, WorkerCounters, threads, waited_ns};
+use crate::subject::{MACS, Scene, Subject, Switch, WorkerCounters, threads, waited_ns};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The guests' addresses: port security checks them.
 pub(crate) const IPS: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
+/// That of who attacks.
+const ATTACKER_IP: &str = "10.0.0.3";
 
 /// A running `millrace switch`.
 #[derive(Debug)]
@@ -28,8 +30,13 @@ pub(crate) struct Millrace {
 }
 
 impl Millrace {
-    /// Starts `program switch` with its worker on `worker_cpu`, and makes its two ports.
-    pub(crate) fn start(program: &Path, worker_cpu: usize, other_cpu: usize) -> anyhow::Result<Self> {
+    /// Starts `program switch` with its worker on `worker_cpu`, and makes its ports.
+    pub(crate) fn start(
+        program: &Path,
+        worker_cpu: usize,
+        other_cpu: usize,
+        scene: Scene,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("millrace-bench").tempdir()?;
         let mut process = Process::start(program, other_cpu, folder.path(), |command| {
             command.arg("switch").arg("--run-dir").arg(folder.path());
@@ -49,24 +56,26 @@ impl Millrace {
             .context("the switch does not answer")?
             .into_inner();
         let mut millrace = Self { client, runtime, process, folder, version: info.version };
-        millrace.add_ports()?;
+        millrace.add_ports(scene)?;
         Ok(millrace)
     }
 
-    fn add_ports(&mut self) -> anyhow::Result<()> {
+    fn add_ports(&mut self, scene: Scene) -> anyhow::Result<()> {
         let network = api::Network {
             number: 1,
             name: "bench".into(),
             flood_unknown: true,
             mac_age_ms: 300_000,
-            mac_limit: 1024,
+            mac_limit: 65_536,
         };
-        let ports = self.sockets().iter().enumerate().map(|(index, socket)| port(index, socket)).collect();
+        let sockets = self.sockets();
+        let used = if scene.attacked { &sockets[..] } else { &sockets[..2] };
+        let put_ports = used.iter().enumerate().map(|(index, socket)| port(index, socket, scene)).collect();
         let request = api::ApplyRequest {
             from_version: 0,
             to_version: 1,
             put_networks: vec![network],
-            put_ports: ports,
+            put_ports,
             ..Default::default()
         };
         let answer = self
@@ -82,17 +91,19 @@ impl Millrace {
     }
 }
 
-fn port(index: usize, socket: &Path) -> api::Port {
+fn port(index: usize, socket: &Path, scene: Scene) -> api::Port {
+    let one_station = scene.stations <= 1;
     let mac = MACS[index].map(|byte| format!("{byte:02x}")).join(":");
+    let ips = if index < 2 { IPS.to_vec() } else { vec![ATTACKER_IP] };
     api::Port {
         number: index as u32 + 1,
         name: format!("guest{index}"),
         network: 1,
         macs: vec![mac],
         // Both: a load that sends frames back with swapped MAC addresses leaves the IP addresses as they are.
-        ips: IPS.map(String::from).to_vec(),
-        port_security: true,
-        mac_limit: 16,
+        ips: ips.into_iter().map(String::from).collect(),
+        port_security: one_station,
+        mac_limit: 16.max(2 * scene.stations),
         mtu_bytes: 1500,
         device: Some(api::port::Device::VhostUser(api::VhostUserDevice {
             socket_path: socket.to_string_lossy().into_owned(),
@@ -105,15 +116,15 @@ fn port(index: usize, socket: &Path) -> api::Port {
 }
 
 impl Switch for Millrace {
-    fn sockets(&self) -> [PathBuf; 2] {
-        [0, 1].map(|index| self.folder.path().join(format!("guest{index}.sock")))
+    fn sockets(&self) -> [PathBuf; 3] {
+        [0, 1, 2].map(|index| self.folder.path().join(format!("guest{index}.sock")))
     }
 
     fn version(&self) -> String {
         self.version.clone()
     }
 
-    fn forward(&mut self, subject: Subject) -> anyhow::Result<()> {
+    fn forward(&mut self, subject: Subject, _flows: u32) -> anyhow::Result<()> {
         ensure!(subject == Subject::Millrace, "Millrace has one way to forward");
         Ok(())
     }

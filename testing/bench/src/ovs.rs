@@ -5,9 +5,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use guest::load::Flows;
 
+use crate::attack;
 use crate::process::{Process, output};
-use crate::subject::{Subject, Switch, WorkerCounters, threads, waited_ns};
+use crate::subject::{Scene, Subject, Switch, WorkerCounters, threads, waited_ns};
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const SWITCH: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
@@ -25,6 +27,8 @@ pub(crate) struct OvsSpec {
     pub(crate) memory_mib: u32,
     /// `userspace-tso-enable`, which can only be set at start.
     pub(crate) segmentation_offload: bool,
+    /// Ports and stations.
+    pub(crate) scene: Scene,
 }
 
 /// A running OVS-DPDK.
@@ -36,6 +40,10 @@ pub(crate) struct Ovs {
     folder: tempfile::TempDir,
     version: String,
     worker_cpu: usize,
+    /// There is a third port.
+    attacked: bool,
+    /// What it forwards by.
+    current: Option<(Subject, u32)>,
 }
 
 impl Ovs {
@@ -51,16 +59,19 @@ impl Ovs {
         let run = folder.path();
         let database = start_database(run, spec.other_cpu)?;
         set_up(run, spec)?;
-        let mut switch = Process::start(Path::new(SWITCH), spec.other_cpu, run, |command| {
+        // In a network namespace of its own: its bridge is also a kernel interface, and there may be two of it.
+        let mut switch = Process::start(Path::new("unshare"), spec.other_cpu, run, |command| {
             command
+                .args(["--net", SWITCH])
                 .arg(format!("unix:{}", run.join("db.sock").display()))
                 .arg(format!("--unixctl={}", run.join("ctl").display()));
             environment(command, run);
         })?;
         await_dpdk(run, &mut switch)?;
         let version = version(run)?;
-        let ovs = Self { switch, _database: database, folder, version, worker_cpu: spec.worker_cpu };
-        ovs.add_ports()?;
+        let OvsSpec { worker_cpu, scene: Scene { attacked, .. }, .. } = spec;
+        let ovs = Self { switch, _database: database, folder, version, worker_cpu, attacked, current: None };
+        ovs.add_ports(spec.scene)?;
         Ok(ovs)
     }
 
@@ -68,10 +79,13 @@ impl Ovs {
         self.folder.path()
     }
 
-    fn add_ports(&self) -> anyhow::Result<()> {
+    fn add_ports(&self, scene: Scene) -> anyhow::Result<()> {
         let mut command = vsctl(self.run());
         command.args(["--timeout=30", "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"]);
-        for (index, socket) in self.sockets().iter().enumerate() {
+        // Stations and flows that are known stay known while the switch is stopped for the others' turns.
+        command.args(["other_config:mac-table-size=65536", "other_config:mac-aging-time=3600"]);
+        let ports = if scene.attacked { 3 } else { 2 };
+        for (index, socket) in self.sockets().iter().enumerate().take(ports) {
             let name = format!("vhost{index}");
             command.args(["--", "add-port", "br0", &name, "--", "set", "Interface", &name]);
             command.arg("type=dpdkvhostuserclient");
@@ -90,31 +104,28 @@ impl Ovs {
 }
 
 impl Switch for Ovs {
-    fn sockets(&self) -> [PathBuf; 2] {
-        [0, 1].map(|index| self.run().join(format!("guest{index}.sock")))
+    fn sockets(&self) -> [PathBuf; 3] {
+        [0, 1, 2].map(|index| self.run().join(format!("guest{index}.sock")))
     }
 
     fn version(&self) -> String {
         self.version.clone()
     }
 
-    fn forward(&mut self, subject: Subject) -> anyhow::Result<()> {
-        let flows: &[&str] = match subject {
-            Subject::OvsInPort => &["in_port=1,actions=output:2", "in_port=2,actions=output:1"],
-            Subject::OvsNormal => &["actions=NORMAL"],
-            Subject::Millrace => bail!("OVS is not Millrace"),
-        };
-        let bridge = format!("unix:{}", self.run().join("br0.mgmt").display());
-        let mut delete = Command::new("ovs-ofctl");
-        delete.args(["--timeout=10", "del-flows", &bridge]);
-        environment(&mut delete, self.run());
-        output(&mut delete)?;
-        for flow in flows {
-            let mut add = Command::new("ovs-ofctl");
-            add.args(["--timeout=10", "add-flow", &bridge, flow]);
-            environment(&mut add, self.run());
-            output(&mut add)?;
+    fn forward(&mut self, subject: Subject, flows: u32) -> anyhow::Result<()> {
+        if self.current == Some((subject, flows)) {
+            return Ok(());
         }
+        let rules = self.run().join("rules");
+        std::fs::write(&rules, rules_of(subject, flows, self.attacked)?)?;
+        let bridge = format!("unix:{}", self.run().join("br0.mgmt").display());
+        for arguments in [vec!["del-flows", &bridge], vec!["add-flows", &bridge, &rules.to_string_lossy()]] {
+            let mut command = Command::new("ovs-ofctl");
+            command.arg("--timeout=60").args(arguments);
+            environment(&mut command, self.run());
+            output(&mut command)?;
+        }
+        self.current = Some((subject, flows));
         // Datapath flows of the mode before would live on for seconds. Not dpctl/del-flows: the revalidators would not
         // know, and never install these flows again.
         self.appctl(&["revalidator/purge"]).map(drop)
@@ -143,6 +154,26 @@ impl Switch for Ovs {
     fn check(&mut self) -> anyhow::Result<()> {
         self.switch.check()
     }
+}
+
+/// The rules of `subject`, one on each line.
+fn rules_of(subject: Subject, flows: u32, attacked: bool) -> anyhow::Result<String> {
+    let mut rules = if attacked { attack::RULES.map(String::from).to_vec() } else { Vec::new() };
+    match subject {
+        Subject::OvsInPort => {
+            rules.extend(["in_port=1,actions=output:2", "in_port=2,actions=output:1"].map(String::from));
+        }
+        Subject::OvsNormal => rules.push("priority=10,actions=NORMAL".into()),
+        Subject::OvsRules => {
+            rules.push("priority=10,actions=NORMAL".into());
+            rules.extend((0..flows).map(|flow| {
+                let [source, destination] = Flows::ports(flow);
+                format!("priority=15,udp,in_port=1,tp_src={source},tp_dst={destination},actions=output:2")
+            }));
+        }
+        Subject::Millrace | Subject::Limit | Subject::Copy => bail!("OVS is not {}", subject.title()),
+    }
+    Ok(rules.join("\n") + "\n")
 }
 
 fn environment(command: &mut Command, run: &Path) {
@@ -192,6 +223,8 @@ fn set_up(run: &Path, spec: OvsSpec) -> anyhow::Result<()> {
     command.arg(format!("other_config:dpdk-socket-mem={}", spec.memory_mib));
     command.arg(format!("other_config:pmd-cpu-mask={:#x}", 1_u64 << spec.worker_cpu));
     command.arg(format!("other_config:dpdk-lcore-mask={:#x}", 1_u64 << spec.other_cpu));
+    // Flows outlive the turns of others.
+    command.arg("other_config:max-idle=3600000");
     if spec.segmentation_offload {
         command.arg("other_config:userspace-tso-enable=true");
     }

@@ -8,15 +8,31 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::case::{Case, FrameKind};
 use crate::chart::{Bar, BarChart, BarSeries, Color, Figure, Panel};
+use crate::figures::{self, round};
+use crate::lab::Sample;
 use crate::machine::Machine;
 use crate::probe::Label;
 use crate::stats::{Spread, spread};
 use crate::subject::Subject;
-use crate::vhost::{FrameKind, LoadKind, Sample};
+use crate::traffic::LoadKind;
 
-/// The row of the table of comparisons.
-const ROW: &str = "vhost";
+/// A row of the table of comparisons.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    /// In the JSON, and the picture's file name.
+    pub(crate) name: &'static str,
+    /// Above the table.
+    pub(crate) title: &'static str,
+    /// On the picture.
+    pub(crate) slide: &'static str,
+    /// How to read it.
+    pub(crate) notes: &'static str,
+}
+
+/// The metric by which costs are compared.
+const CYCLES: &str = "busy_cycles_per_packet";
 
 /// All results of a run.
 #[derive(Debug, Serialize)]
@@ -26,9 +42,11 @@ pub(crate) struct Report {
     ratios: Vec<Ratio>,
     #[serde(skip)]
     load: LoadKind,
+    #[serde(skip)]
+    row: Row,
 }
 
-/// One subject with one frame size.
+/// One subject in one case.
 #[derive(Debug, Clone, Serialize)]
 struct Outcome {
     row: &'static str,
@@ -49,8 +67,10 @@ struct Outcome {
     label: Label,
     /// Samples that something else on the worker's CPU disturbed: only when there were no others.
     disturbed: bool,
+    /// While somebody attacked.
+    attacked: bool,
     #[serde(skip)]
-    frame: FrameKind,
+    case: Case,
     #[serde(skip)]
     lost_fraction: f64,
 }
@@ -65,31 +85,35 @@ struct Ratio {
     millrace_over_peer: f64,
     peer: Subject,
     label: Label,
+    attacked: bool,
+    #[serde(skip)]
+    case: Case,
 }
 
 impl Report {
-    /// Compares `samples`, each frame size within the label of which there are most.
+    /// Compares `samples`, each case within the label of which there are most.
     pub(crate) fn new(
         machine: Machine,
+        row: Row,
         load: LoadKind,
         samples: &[Sample],
         versions: &[(Subject, String)],
     ) -> Self {
-        let mut by_frame: BTreeMap<FrameKind, Vec<&Sample>> = BTreeMap::new();
+        let mut by_case: BTreeMap<Case, Vec<&Sample>> = BTreeMap::new();
         for sample in samples {
-            by_frame.entry(sample.frame).or_default().push(sample);
+            by_case.entry(sample.case).or_default().push(sample);
         }
         let mut results = Vec::new();
-        for samples in by_frame.values() {
+        for samples in by_case.values() {
             let (label, comparable) = comparable(samples);
             for (subject, samples) in by_subject(&comparable) {
                 let version = versions.iter().find(|(of, _)| *of == subject);
                 let version = version.map_or(String::new(), |(_, version)| version.clone());
-                results.extend(outcome(subject, version, load, label, &samples));
+                results.extend(outcome(subject, version, (row, load), label, &samples));
             }
         }
         let ratios = ratios(&results);
-        Self { machine, results, ratios, load }
+        Self { machine, results, ratios, load, row }
     }
 
     /// The table, to stdout.
@@ -101,8 +125,9 @@ impl Report {
     fn table(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
-            "\nvhost-user to vhost-user, one worker, one flow, load: {}\n{} ({} cores, {} MHz), {}; worker on CPU {}, \
-             load on CPU {}\n\n{:<10} {:<5} {:<17} {:>8} {:>8} {:>8} {:>15} {:>6} {:>7}  {}\n",
+            "\n{}, load: {}\n{} ({} cores, {} MHz), {}; worker on CPU {}, load on CPU {}\n\n{:<20} {:<5} {:<17} {:>8} \
+             {:>8} {:>8} {:>15} {:>6} {:>7}  {}\n",
+            self.row.title,
             self.load.name(),
             machine.cpu,
             machine.cores,
@@ -110,7 +135,7 @@ impl Report {
             machine.kernel,
             machine.worker_cpu,
             machine.load_cpu,
-            "frame",
+            "case",
             "cores",
             "subject",
             "Mpps",
@@ -127,9 +152,9 @@ impl Report {
         }
         text.push_str(
             "\ncycles: busy cycles of the worker per packet, median. cores: how far apart worker and load were \
-             (round trip of a cache line).\nOVS-DPDK forwards by actions=NORMAL, as Millrace's pipeline does; \
-             \"in_port\" is its cross-connect that looks at no address.\n",
+             (round trip of a cache line).\n",
         );
+        let _ = writeln!(text, "{}", self.row.notes);
         if self.results.iter().any(|result| result.disturbed) {
             text.push_str(
                 "* something else ran on the worker's CPU in every sample: take these figures with care.\n",
@@ -141,18 +166,18 @@ impl Report {
                 text,
                 "! {} with {}: {lost:.2} % of the frames were lost.",
                 result.subject.title(),
-                result.frame.title()
+                result.case.title()
             );
         }
         text
     }
 
     fn line(&self, result: &Outcome) -> String {
-        let cost = self.ratio(result, "busy_cycles_per_packet");
+        let cost = self.ratio(result, CYCLES);
         let mark = if result.disturbed { "*" } else { "" };
         format!(
-            "{:<10} {:<5} {:<17} {:>8.2} {:>8.2} {:>8} {:>15} {:>5.0}% {:>7}  {}",
-            result.frame.title(),
+            "{:<20} {:<5} {:<17} {:>8.2} {:>8.2} {:>8} {:>15} {:>5.0}% {:>7}  {}",
+            result.case.title(),
             result.label,
             result.subject.title(),
             result.mpps,
@@ -168,27 +193,31 @@ impl Report {
     }
 
     fn ratio(&self, peer: &Outcome, metric: &str) -> Option<f64> {
-        let same = |ratio: &&Ratio| {
-            ratio.peer == peer.subject && ratio.frame_bytes == peer.frame_bytes && ratio.metric == metric
-        };
+        let same =
+            |ratio: &&Ratio| ratio.peer == peer.subject && ratio.case == peer.case && ratio.metric == metric;
         self.ratios.iter().find(same).map(|ratio| ratio.millrace_over_peer)
+    }
+
+    /// Millrace's busy cycles per packet over those of OVS-DPDK as a learning switch, by case.
+    pub(crate) fn cycle_ratios(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        let wanted = |ratio: &&Ratio| ratio.peer == Subject::OvsNormal && ratio.metric == CYCLES;
+        self.ratios.iter().filter(wanted).map(|ratio| (ratio.case.title(), ratio.millrace_over_peer))
     }
 
     /// The machine-readable form.
     pub(crate) fn write_json(&self, path: &Path) -> anyhow::Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+        figures::write_json(self, path)
     }
 
     /// The picture.
     pub(crate) fn write_chart(&self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the directory {}", folder.display()))?;
-        self.figure().write(folder, "vhost")
+        self.figure().write(folder, self.row.name)
     }
 
     fn figure(&self) -> Figure {
-        let large = |result: &&Outcome| result.frame == FrameKind::Large;
+        let large = |result: &&Outcome| result.case.frame == FrameKind::Large;
         let plain: Vec<&Outcome> = self.results.iter().filter(|result| !large(result)).collect();
         let tso: Vec<&Outcome> = self.results.iter().filter(large).collect();
         let mut panels = Vec::new();
@@ -214,14 +243,11 @@ impl Report {
                 |result| Bar { value: result.gbps / result.busy_fraction.max(0.001), spread: None },
             )));
         }
-        let peer = self.results.iter().find(|result| result.subject != Subject::Millrace);
+        let peer = self.results.iter().find(|result| result.subject.is_ovs());
         let version = peer.map_or(String::new(), |peer| format!(", OVS {}", peer.peer_version));
         Figure {
-            title: "Pod to pod through one core".into(),
-            subtitle: format!(
-                "Two vhost-user ports, one worker, one flow, {} load{version}",
-                self.load.name()
-            ),
+            title: self.row.slide.into(),
+            subtitle: format!("{}, {} load{version}", self.row.title, self.load.name()),
             footer: format!(
                 "{}, {} MHz. Interleaved samples, medians; the whisker is min to max. Cores: {}.",
                 self.machine.cpu,
@@ -241,9 +267,9 @@ fn labels(results: &[Outcome]) -> String {
 }
 
 fn bars(title: &str, unit: &str, results: &[&Outcome], bar: impl Fn(&Outcome) -> Bar) -> BarChart {
-    let mut frames: Vec<FrameKind> = results.iter().map(|result| result.frame).collect();
-    frames.sort_unstable();
-    frames.dedup();
+    let mut cases: Vec<Case> = results.iter().map(|result| result.case).collect();
+    cases.sort_unstable();
+    cases.dedup();
     let mut subjects: Vec<Subject> = results.iter().map(|result| result.subject).collect();
     subjects.sort_unstable();
     subjects.dedup();
@@ -252,10 +278,10 @@ fn bars(title: &str, unit: &str, results: &[&Outcome], bar: impl Fn(&Outcome) ->
         .map(|subject| BarSeries {
             name: subject.title().into(),
             color: color(subject),
-            bars: frames
+            bars: cases
                 .iter()
-                .map(|frame| {
-                    let found = |result: &&&Outcome| result.subject == subject && result.frame == *frame;
+                .map(|case| {
+                    let found = |result: &&&Outcome| result.subject == subject && result.case == *case;
                     results.iter().find(found).map(|result| bar(result))
                 })
                 .collect(),
@@ -264,7 +290,7 @@ fn bars(title: &str, unit: &str, results: &[&Outcome], bar: impl Fn(&Outcome) ->
     BarChart {
         title: title.into(),
         unit: unit.into(),
-        groups: frames.into_iter().map(FrameKind::title).collect(),
+        groups: cases.into_iter().map(Case::name).collect(),
         series,
     }
 }
@@ -273,7 +299,9 @@ fn color(subject: Subject) -> Color {
     match subject {
         Subject::Millrace => Color::MILLRACE,
         Subject::OvsNormal => Color::PEER,
-        Subject::OvsInPort => Color::PEER_LIGHT,
+        Subject::OvsInPort | Subject::OvsRules => Color::PEER_LIGHT,
+        Subject::Limit => Color::PEER,
+        Subject::Copy => Color::PEER_LIGHT,
     }
 }
 
@@ -310,11 +338,11 @@ fn by_subject<'a>(samples: &[&'a Sample]) -> BTreeMap<Subject, Vec<&'a Sample>> 
 fn outcome(
     subject: Subject,
     peer_version: String,
-    load: LoadKind,
+    (row, load): (Row, LoadKind),
     label: Label,
     samples: &[&Sample],
 ) -> Option<Outcome> {
-    let frame = samples.first()?.frame;
+    let case = samples.first()?.case;
     let median = |value: &dyn Fn(&Sample) -> f64| spread(samples.iter().map(|sample| value(sample)));
     let rate = |sample: &Sample| sample.frames as f64 / sample.elapsed.as_secs_f64();
     let Spread { median: cycles, min, max } =
@@ -327,14 +355,14 @@ fn outcome(
     let frames: u64 = samples.iter().map(|sample| sample.frames).sum();
     let pps = median(&rate)?.median;
     Some(Outcome {
-        row: ROW,
+        row: row.name,
         subject,
         peer_version,
-        frame_bytes: frame.bytes(),
-        flows: 1,
+        frame_bytes: case.frame.bytes(),
+        flows: case.flows.count(),
         load: load.name(),
         mpps: round(pps / 1e6, 3),
-        gbps: round(pps * frame.bytes() as f64 * 8.0 / 1e9, 3),
+        gbps: round(pps * case.frame.bytes() as f64 * 8.0 / 1e9, 3),
         busy_cycles_per_packet: round(cycles, 1),
         busy_fraction: round(busy.median, 4),
         min: round(min, 1),
@@ -342,7 +370,8 @@ fn outcome(
         rounds: samples.len(),
         label,
         disturbed: samples.iter().any(|sample| sample.is_disturbed()),
-        frame,
+        attacked: case.attacked,
+        case,
         lost_fraction: lost as f64 / frames.max(1) as f64,
     })
 }
@@ -351,30 +380,27 @@ fn ratios(results: &[Outcome]) -> Vec<Ratio> {
     let mut ratios = Vec::new();
     for ours in results.iter().filter(|result| result.subject == Subject::Millrace) {
         let peers =
-            results.iter().filter(|result| result.subject != Subject::Millrace && result.frame == ours.frame);
+            results.iter().filter(|result| result.subject != Subject::Millrace && result.case == ours.case);
         for peer in peers {
             let metrics = [
-                ("busy_cycles_per_packet", ours.busy_cycles_per_packet / peer.busy_cycles_per_packet),
+                (CYCLES, ours.busy_cycles_per_packet / peer.busy_cycles_per_packet),
                 ("mpps", ours.mpps / peer.mpps),
                 ("gbps", ours.gbps / peer.gbps),
             ];
             ratios.extend(metrics.map(|(metric, ratio)| Ratio {
-                row: ROW,
+                row: ours.row,
                 frame_bytes: ours.frame_bytes,
                 flows: ours.flows,
                 metric,
                 millrace_over_peer: round(ratio, 3),
                 peer: peer.subject,
                 label: ours.label,
+                attacked: ours.attacked,
+                case: ours.case,
             }));
         }
     }
     ratios
-}
-
-fn round(value: f64, digits: i32) -> f64 {
-    let scale = 10_f64.powi(digits);
-    (value * scale).round() / scale
 }
 
 #[cfg(test)]
@@ -386,7 +412,7 @@ mod tests {
 
     fn sample(subject: Subject, label: Label, cycles: u64, waited_ns: u64) -> Sample {
         Sample {
-            frame: FrameKind::Plain(64),
+            case: Case::plain(FrameKind::Plain(64)),
             subject,
             label,
             frames: 1000,
@@ -411,7 +437,7 @@ mod tests {
             load_cpu: 1,
         };
         let versions = [(Subject::Millrace, "0.1".into()), (Subject::OvsNormal, "3.1".into())];
-        Report::new(machine, LoadKind::Light, samples, &versions)
+        Report::new(machine, crate::rows::VHOST, LoadKind::Light, samples, &versions)
     }
 
     #[test]

@@ -1,11 +1,16 @@
-//! What is measured: a switch between two vhost-user ports, whose sockets the guests create.
+//! What is measured: a switch between two vhost-user ports, whose sockets the guests create. Perhaps there is a third
+//! port, for somebody who attacks.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
-/// The MAC addresses of the two guests.
-pub(crate) const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+use crate::case::Case;
+use crate::traffic::Moved;
+
+/// The MAC addresses of the two guests, and of who attacks.
+pub(crate) const MACS: [[u8; 6]; 3] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]];
 
 /// Which switch, forwarding by what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -19,15 +24,32 @@ pub(crate) enum Subject {
     /// OVS-DPDK as a cross-connect (`in_port=1,actions=output:2`): its fastest path, which looks at no address.
     #[serde(rename = "ovs-dpdk-in-port")]
     OvsInPort,
+    /// OVS-DPDK with one rule for each connection.
+    #[serde(rename = "ovs-dpdk-rules")]
+    OvsRules,
+    /// Millrace's rings without its switch: whatever comes in by one port leaves by the other.
+    #[serde(rename = "limit")]
+    Limit,
+    /// The same bytes copied from one place to another, and nothing else.
+    #[serde(rename = "memcpy")]
+    Copy,
 }
 
 impl Subject {
+    /// True for each way in which OVS forwards.
+    pub(crate) fn is_ovs(self) -> bool {
+        matches!(self, Self::OvsNormal | Self::OvsInPort | Self::OvsRules)
+    }
+
     /// As people say it.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Millrace => "Millrace",
             Self::OvsNormal => "OVS-DPDK",
             Self::OvsInPort => "OVS-DPDK in_port",
+            Self::OvsRules => "OVS-DPDK rules",
+            Self::Limit => "no switch",
+            Self::Copy => "memcpy",
         }
     }
 }
@@ -57,14 +79,27 @@ impl WorkerCounters {
     }
 }
 
-/// A running switch with two ports.
+/// What a switch is started for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Scene {
+    /// There is a third port.
+    pub(crate) attacked: bool,
+    /// Stations behind each of the two ports. With more than one, ports are not bound to addresses.
+    pub(crate) stations: u32,
+}
+
+/// A running switch.
 pub(crate) trait Switch {
-    /// Where the guests listen.
-    fn sockets(&self) -> [PathBuf; 2];
+    /// Where the guests listen: two, and who attacks, if there is somebody.
+    fn sockets(&self) -> [PathBuf; 3];
     /// Its version.
     fn version(&self) -> String;
-    /// Makes it forward by what `subject` says.
-    fn forward(&mut self, subject: Subject) -> anyhow::Result<()>;
+    /// Makes it forward by what `subject` says, so many connections.
+    fn forward(&mut self, subject: Subject, flows: u32) -> anyhow::Result<()>;
+    /// Runs `case` without a load, for what has no ports.
+    fn run_alone(&mut self, _case: Case, _time: Duration) -> Option<(Moved, WorkerCounters)> {
+        None
+    }
     /// Its worker's counters.
     fn counters(&mut self) -> anyhow::Result<WorkerCounters>;
     /// Its workers' thread ids.

@@ -1,15 +1,16 @@
 //! Who keeps the two ports busy? Two guests of our own with a load that is lighter than any switch, or dpdk-testpmd.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use guest::load::{LightLoad, Load, MacSwapLoad};
-use guest::{Features, Guest, Listener, NetHeader, Notify};
+use guest::load::{LightLoad, Load, LoadReport, MacSwapLoad};
+use guest::{Features, Guest, Listener, Notify};
 use serde::Serialize;
 
+use crate::attack::{Attacker, UnderAttack};
+use crate::case::{Case, FrameKind};
 use crate::millrace::IPS;
 use crate::process::Process;
 use crate::subject::MACS;
@@ -18,14 +19,8 @@ use crate::subject::MACS;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Traffic before a sample that is not counted: caches fill, a sleeping worker wakes, flows are set up.
 const WARM_UP: Duration = Duration::from_millis(100);
-const ETHERNET_BYTES: usize = 14;
-const IPV4_BYTES: usize = 20;
-const UDP_BYTES: usize = 8;
-const TCP_BYTES: usize = 20;
-/// Payload of a TCP segment at an MTU of 1500.
-const MSS_BYTES: u16 = 1460;
-/// Segments in one large frame: 64 KB less what the last one would exceed.
-const SEGMENTS: usize = 44;
+/// How long a switch may take to set up the flows of a sample.
+const SETTLING: Duration = Duration::from_secs(60);
 
 /// What drives the ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -50,87 +45,6 @@ impl LoadKind {
     }
 }
 
-/// What frames are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FrameKind {
-    /// UDP, so many bytes from the Ethernet header on, without the check sequence.
-    Plain(u16),
-    /// TCP, 64 KB to be segmented.
-    Large,
-}
-
-impl std::str::FromStr for FrameKind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(bytes @ 60..=1514) => Ok(Self::Plain(bytes)),
-            Err(_) if text.eq_ignore_ascii_case("tso") => Ok(Self::Large),
-            _ => Err("a frame is 60 to 1514 bytes long, or `tso`".into()),
-        }
-    }
-}
-
-impl FrameKind {
-    /// As the table names it.
-    pub(crate) fn title(self) -> String {
-        match self {
-            Self::Plain(bytes) => format!("{bytes} B"),
-            Self::Large => "64 KB TSO".into(),
-        }
-    }
-
-    /// From the first byte of the Ethernet header to the last of the payload.
-    pub(crate) fn bytes(self) -> usize {
-        match self {
-            Self::Plain(bytes) => bytes.into(),
-            Self::Large => ETHERNET_BYTES + IPV4_BYTES + TCP_BYTES + SEGMENTS * usize::from(MSS_BYTES),
-        }
-    }
-
-    /// The frame from one guest to the other.
-    fn frame(self, from: usize) -> (NetHeader, Vec<u8>) {
-        let to = 1 - from;
-        let path = wire::build::Path {
-            source_mac: wire::MacAddr(MACS[from]),
-            destination_mac: wire::MacAddr(MACS[to]),
-            source: address(from).into(),
-            destination: address(to).into(),
-        };
-        match self {
-            Self::Plain(_) => {
-                let payload = vec![0; self.bytes() - ETHERNET_BYTES - IPV4_BYTES - UDP_BYTES];
-                (NetHeader::default(), wire::build::udp(path, (40_000, 5_000), &payload))
-            }
-            Self::Large => {
-                let header = wire::tcp::Repr {
-                    source_port: 40_000,
-                    destination_port: 5_000,
-                    sequence: 1,
-                    acknowledgement: 1,
-                    flags: wire::tcp::Flags::ACK,
-                    window: 65_535,
-                    urgent: 0,
-                    options: &[],
-                };
-                let payload = vec![0; SEGMENTS * usize::from(MSS_BYTES)];
-                let mut frame = wire::build::tcp(path, &header, &payload);
-                let start = ETHERNET_BYTES + IPV4_BYTES;
-                // Left partial, as a kernel leaves it: only the pseudo header's sum.
-                let len = (frame.len() - start) as u16;
-                let pseudo =
-                    wire::checksum::pseudo_v4(address(from), address(to), wire::IpProtocol::TCP, len);
-                frame[start + 16..start + 18].copy_from_slice(&pseudo.fold().to_be_bytes());
-                (NetHeader::tcp_segments(NetHeader::GSO_TCPV4, start as u16, MSS_BYTES), frame)
-            }
-        }
-    }
-}
-
-fn address(index: usize) -> Ipv4Addr {
-    IPS[index].parse().unwrap_or(Ipv4Addr::UNSPECIFIED)
-}
-
 /// What was moved in one sample, as the load saw it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moved {
@@ -150,19 +64,27 @@ pub(crate) enum Traffic {
 }
 
 impl Traffic {
-    /// Sets up `kind` for frames of `frame` between the two `sockets`, which the switch connects to.
+    /// Sets up `kind` for the frames of `case` between the first two of `sockets`, which the switch connects to. Who
+    /// attacks is at the third.
     pub(crate) fn start(
         kind: LoadKind,
-        frame: FrameKind,
-        sockets: [PathBuf; 2],
+        case: Case,
+        sockets: [PathBuf; 3],
         cpu: usize,
     ) -> anyhow::Result<Self> {
         match kind {
-            LoadKind::Testpmd => testpmd(frame, &sockets, cpu).map(Self::Testpmd),
+            LoadKind::Testpmd => testpmd(case.frame, &sockets, cpu).map(Self::Testpmd),
             LoadKind::Light | LoadKind::Macswap => {
-                let large = frame == FrameKind::Large;
+                let large = case.frame == FrameKind::Large;
                 ensure!(!large || kind == LoadKind::Light, "64 KB frames are for the light load only");
-                Ok(Self::Guests(Box::new(Pair { kind, frame, sockets, guests: None })))
+                Ok(Self::Guests(Box::new(Pair {
+                    kind,
+                    case,
+                    sockets,
+                    guests: None,
+                    next_flow: 0,
+                    scenery: Scenery::default(),
+                })))
             }
         }
     }
@@ -217,14 +139,25 @@ impl Traffic {
 #[derive(Debug)]
 pub(crate) struct Pair {
     kind: LoadKind,
-    frame: FrameKind,
-    sockets: [PathBuf; 2],
+    case: Case,
+    sockets: [PathBuf; 3],
     guests: Option<[Guest; 2]>,
+    /// Where the next sample goes on.
+    next_flow: u32,
+    scenery: Scenery,
+}
+
+/// What is beside a load.
+#[derive(Debug, Default)]
+struct Scenery {
+    attacker: Option<Attacker>,
+    /// The switch knows all flows.
+    settled: bool,
 }
 
 impl Pair {
     fn connect(&self) -> anyhow::Result<[Guest; 2]> {
-        let large = self.frame == FrameKind::Large;
+        let large = self.case.frame == FrameKind::Large;
         // Polling rings of a DPDK program; a page per buffer for large frames, as Linux gives.
         let mut features =
             Features::PLAIN | Features::MRG_RXBUF | Features::INDIRECT_DESC | Features::IN_ORDER;
@@ -237,7 +170,7 @@ impl Pair {
             .huge_pages(true)
             .timeout(PATIENCE)
             .buffer_bytes(if large { 4096 } else { 2048 });
-        let [first, second] = &self.sockets;
+        let [first, second, _] = &self.sockets;
         let listen = |path: &Path| builder.clone().listen(path).context("a guest cannot listen");
         let listeners = [listen(first)?, listen(second)?];
         let accept =
@@ -260,8 +193,12 @@ impl Pair {
             Some(guests) => guests,
             None => self.connect()?,
         };
+        if self.case.attacked && self.scenery.attacker.is_none() {
+            self.scenery.attacker = Some(Attacker::connect(&self.sockets[2], PATIENCE)?);
+        }
         let deadline = Instant::now() + PATIENCE;
         let mut arrived = [false; 2];
+        let hellos = [0, 1].map(|from| self.case.hellos(from));
         while arrived != [true; 2] {
             ensure!(
                 Instant::now() < deadline,
@@ -269,9 +206,10 @@ impl Pair {
             );
             for from in [1, 0] {
                 let to = 1 - from;
-                let (_, hello) = FrameKind::Plain(60).frame(from);
-                guests[from].send(&hello)?;
-                arrived[to] |= guests[to].recv(Duration::from_millis(20))?.is_some();
+                for hello in &hellos[from] {
+                    guests[from].send(hello)?;
+                    arrived[to] |= guests[to].recv(Duration::from_millis(20))?.is_some();
+                }
             }
         }
         drain(&mut guests)?;
@@ -285,14 +223,20 @@ impl Pair {
         begin: &mut dyn FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<Moved> {
         let Some([first, second]) = &mut self.guests else { bail!("the guests are not connected") };
-        let (header, frame) = self.frame.frame(0);
-        let mut load: Box<dyn Load + '_> = match self.kind {
-            LoadKind::Macswap => Box::new(MacSwapLoad::new(first, second, &frame)?),
-            _ => Box::new(LightLoad::new(first, second, &header, &frame)?),
+        let (header, frame) = self.case.frame(0);
+        let flows = self.case.flows;
+        let report = match self.kind {
+            LoadKind::Macswap => {
+                let load = MacSwapLoad::new(first, second, &frame)?;
+                run(load, flows.count(), &mut self.scenery, time, begin)?.1
+            }
+            _ => {
+                let load = LightLoad::new(first, second, &header, &frame)?.with_flows(flows, self.next_flow);
+                let (load, report) = run(load, flows.count(), &mut self.scenery, time, begin)?;
+                self.next_flow = load.flow();
+                report
+            }
         };
-        load.run(WARM_UP)?;
-        begin()?;
-        let report = load.run(time)?;
         Ok(Moved { frames: Some(report.frames), lost: report.lost, elapsed: report.elapsed })
     }
 
@@ -306,6 +250,36 @@ impl Pair {
             }
         }
     }
+}
+
+/// Runs `load` for `time`, behind a warm-up in which each of its flows has come by and an attack has reached its height.
+/// `begin` is called between the two.
+fn run<L: Load>(
+    load: L,
+    flows: u32,
+    scenery: &mut Scenery,
+    time: Duration,
+    begin: &mut dyn FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<(L, LoadReport)> {
+    let mut load = UnderAttack::new(load, &mut scenery.attacker);
+    load.run(WARM_UP)?;
+    let start = Instant::now();
+    let mut frames = 0;
+    // Twice: what a cache takes at the second sight is in it, too.
+    while !scenery.settled && frames < 2 * u64::from(flows) {
+        ensure!(
+            start.elapsed() < SETTLING,
+            "after {SETTLING:?} {frames} frames have come: too few for {flows} flows"
+        );
+        frames += load.run(WARM_UP)?.frames;
+    }
+    while load.is_building_up() {
+        load.run(WARM_UP)?;
+    }
+    scenery.settled = true;
+    begin()?;
+    let report = load.run(time)?;
+    Ok((load.into_inner(), report))
 }
 
 /// Waits until nothing is on its way.
@@ -331,9 +305,10 @@ fn await_prompt(process: &mut Process) -> anyhow::Result<()> {
 }
 
 /// dpdk-testpmd, which forwards between its two ports with addresses that suit a learning switch.
-fn testpmd(frame: FrameKind, sockets: &[PathBuf; 2], cpu: usize) -> anyhow::Result<Process> {
+fn testpmd(frame: FrameKind, sockets: &[PathBuf], cpu: usize) -> anyhow::Result<Process> {
     let FrameKind::Plain(bytes) = frame else { bail!("64 KB frames are for the light load only") };
     let folder = sockets[0].parent().unwrap_or(Path::new("/tmp"));
+    let sockets = &sockets[..2];
     for socket in sockets {
         // Left by the testpmd before, which the switch, being stopped, did not let end well; a new one refuses it.
         let _none_left = std::fs::remove_file(socket);

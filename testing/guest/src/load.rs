@@ -80,6 +80,69 @@ fn broken(ring: &'static str) -> impl Fn(String) -> GuestError {
     move |what| GuestError::BrokenRing { ring, queue: 0, what }
 }
 
+/// What makes the frames of a [`LightLoad`] different from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Flows {
+    /// Nothing: the frame as it was given, never touched.
+    One,
+    /// So many connections, one after the other: the ports of an untagged IPv4 frame with TCP or UDP.
+    Connections(u32),
+    /// So many pairs of stations, one after the other: the last two bytes of both MAC addresses.
+    Stations(u32),
+}
+
+/// Values of a field before the next one changes, for connections.
+const PORTS: u32 = 1000;
+/// The first port number.
+const FIRST_PORT: u32 = 1024;
+/// Where an untagged IPv4 frame without options has its ports.
+const PORTS_AT: usize = 34;
+
+impl Flows {
+    /// How many.
+    pub fn count(self) -> u32 {
+        match self {
+            Flows::One => 1,
+            Flows::Connections(count) | Flows::Stations(count) => count,
+        }
+    }
+
+    /// Source and destination port of connection `flow`.
+    pub fn ports(flow: u32) -> [u16; 2] {
+        [FIRST_PORT + flow % PORTS, FIRST_PORT + flow / PORTS].map(|port| port as u16)
+    }
+
+    /// Stations on each side, for so many pairs.
+    pub fn stations(pairs: u32) -> u32 {
+        let root = pairs.isqrt();
+        if root * root < pairs { root + 1 } else { root }
+    }
+
+    /// Writes what makes the frame at `frame` of `block` one of `flow`.
+    #[inline]
+    fn stamp(self, flow: u32, block: &Block, frame: usize) {
+        match self {
+            Flows::One => {}
+            Flows::Connections(_) => {
+                let [source, destination] = Self::ports(flow).map(u16::to_be_bytes);
+                let ports = block.at::<[[u8; 2]; 2]>(frame + PORTS_AT);
+                // SAFETY: `at` checked the bounds; bytes have no alignment; the buffer is the guest's, outside the ring.
+                unsafe { ports.write([source, destination]) };
+            }
+            Flows::Stations(count) => {
+                let side = Self::stations(count);
+                let station = |number: u32| (number as u16).to_be_bytes();
+                let [destination, source] = [4, 10].map(|at| block.at::<[u8; 2]>(frame + at));
+                // SAFETY: as above.
+                unsafe {
+                    destination.write(station(flow % side));
+                    source.write(station(flow / side));
+                }
+            }
+        }
+    }
+}
+
 /// One frame, again and again, from one guest to another, by queue pair 0. See the module.
 #[derive(Debug)]
 pub struct LightLoad<'a> {
@@ -87,6 +150,11 @@ pub struct LightLoad<'a> {
     to: &'a mut Pair,
     frame_bytes: usize,
     header_bytes: usize,
+    flows: Flows,
+    /// The flow of the next frame.
+    flow: u32,
+    /// Where the frame behind each transmit descriptor lies in its guest's buffers.
+    frames: Vec<usize>,
     /// Frames that may be on their way at once.
     window: u64,
     /// Frames that may be sent now.
@@ -126,7 +194,32 @@ impl<'a> LightLoad<'a> {
             ring.disarm();
         }
         from.tx.ring.publish();
-        Ok(Self { from, to, frame_bytes: frame.len(), header_bytes, window, credit: 0, partial: 0 })
+        let frames = from.tx.buffers_by_head().map(|at| at + sent_header.len()).collect();
+        Ok(Self {
+            from,
+            to,
+            frame_bytes: frame.len(),
+            header_bytes,
+            flows: Flows::One,
+            flow: 0,
+            frames,
+            window,
+            credit: 0,
+            partial: 0,
+        })
+    }
+
+    /// Makes each frame from the next one on another of `flows`, beginning with number `first`.
+    #[must_use]
+    pub fn with_flows(mut self, flows: Flows, first: u32) -> Self {
+        self.flows = flows;
+        self.flow = first % flows.count();
+        self
+    }
+
+    /// The flow of the next frame.
+    pub fn flow(&self) -> u32 {
+        self.flow
     }
 
     /// Frames that are on their way at once.
@@ -160,6 +253,11 @@ impl Load for LightLoad<'_> {
             let now = ready.min(self.credit);
             for _ in 0..now {
                 let head = tx.take_used().head;
+                if self.flows != Flows::One {
+                    let frame = self.frames[head as usize & (self.frames.len() - 1)];
+                    self.flows.stamp(self.flow, &self.from.tx.buffers, frame);
+                    self.flow = if self.flow + 1 < self.flows.count() { self.flow + 1 } else { 0 };
+                }
                 tx.offer(head);
             }
             if now > 0 {

@@ -82,6 +82,13 @@ impl Tx {
         }
     }
 
+    /// Where the first buffer of each frame in flight lies in the block of buffers, by the frame's head; 0 for a head that
+    /// is free.
+    pub(crate) fn buffers_by_head(&self) -> impl Iterator<Item = usize> + '_ {
+        let first = |frame: &InFlight| frame.buffers.first().map_or(0, |buffer| *buffer as usize);
+        self.in_flight.iter().map(move |frame| first(frame) * self.buffer_bytes)
+    }
+
     /// Takes back what the device has sent.
     pub(crate) fn reclaim(&mut self) -> Result<(), String> {
         for _ in 0..self.ring.ready()? {

@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sim", &["vswitch", "worker", "ports", "frame", "wire"]),
     ("lab", &["guest", "wire"]),
     ("fuzz", &["wire", "frame", "ports", "vswitch", "model", "local-api", "reconcile"]),
-    ("bench", &["guest", "local-api", "lab", "wire"]),
+    ("bench", &["frame", "guest", "lab", "local-api", "ports", "vswitch", "wire"]),
     ("xtask", &[]),
 ];
 /// The one program may use everything, the test rooms only through their libraries.

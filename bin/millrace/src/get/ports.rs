@@ -30,8 +30,24 @@ struct Port {
     link_up: bool,
     detail: String,
     workers: Vec<u32>,
+    queues: Vec<Queue>,
     #[serde(flatten)]
     counters: Counters,
+}
+
+/// A receive queue, and the worker that polls it.
+#[derive(Serialize)]
+struct Queue {
+    worker: u32,
+    busy_cycles: u64,
+    moves: u64,
+}
+
+impl From<api::QueueState> for Queue {
+    fn from(state: api::QueueState) -> Self {
+        let api::QueueState { worker, busy_cycles, moves } = state;
+        Self { worker, busy_cycles, moves }
+    }
 }
 
 #[derive(Serialize)]
@@ -82,6 +98,7 @@ impl From<api::PortState> for Port {
             link_up: state.link_up,
             detail: state.detail,
             workers: state.workers,
+            queues: state.queues.into_iter().map(Queue::from).collect(),
             counters: state.counters.into(),
         }
     }
@@ -89,7 +106,7 @@ impl From<api::PortState> for Port {
 
 impl Row for Port {
     const HEADS: &'static [&'static str] =
-        &["PORT", "NAME", "KIND", "LINK", "MAC", "IP", "RX", "TX", "DROPPED", "WORKERS", "DETAIL"];
+        &["PORT", "NAME", "KIND", "LINK", "MAC", "IP", "RX", "TX", "DROPPED", "WORKER", "DETAIL"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -102,7 +119,7 @@ impl Row for Port {
             self.counters.rx_frames.to_string(),
             self.counters.tx_frames.to_string(),
             self.counters.dropped_frames.to_string(),
-            join(&self.workers),
+            join(&self.queues.iter().map(|queue| queue.worker).collect::<Vec<_>>()),
             self.detail.clone(),
         ]
     }

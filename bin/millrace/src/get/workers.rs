@@ -22,6 +22,7 @@ struct Worker {
     frames: u64,
     busy_cycles: u64,
     idle_cycles: u64,
+    sleep_cycles: u64,
     sleeps: u64,
     cpu_time_ns: u64,
     microflow_hits: u64,
@@ -35,23 +36,49 @@ impl Worker {
         self.busy_cycles.checked_div(self.frames).map_or("-".into(), |cycles| cycles.to_string())
     }
 
+    /// Shares of its time, in percent: moving frames, polling in vain, asleep.
+    fn shares(&self) -> [String; 3] {
+        let all = self.busy_cycles + self.idle_cycles;
+        let empty = self.idle_cycles.saturating_sub(self.sleep_cycles);
+        [self.busy_cycles, empty, self.sleep_cycles].map(|part| percent(part, all))
+    }
+
     /// The share of frames that a cache answered, in percent.
     fn hits(&self) -> String {
         let hits = self.microflow_hits + self.megaflow_hits;
-        let looked_up = hits + self.misses;
-        if looked_up == 0 { "-".into() } else { format!("{:.1}%", 100.0 * hits as f64 / looked_up as f64) }
+        percent(hits, hits + self.misses)
     }
 }
 
+fn percent(part: u64, all: u64) -> String {
+    if all == 0 { "-".into() } else { format!("{:.1}%", 100.0 * part as f64 / all as f64) }
+}
+
 impl Row for Worker {
-    const HEADS: &'static [&'static str] =
-        &["WORKER", "CPU", "MODE", "FRAMES", "CYCLES/FRAME", "CACHE HITS", "SLEEPS", "CPU TIME", "PORTS"];
+    const HEADS: &'static [&'static str] = &[
+        "WORKER",
+        "CPU",
+        "MODE",
+        "BUSY",
+        "EMPTY",
+        "ASLEEP",
+        "FRAMES",
+        "CYCLES/FRAME",
+        "CACHE HITS",
+        "SLEEPS",
+        "CPU TIME",
+        "PORTS",
+    ];
 
     fn cells(&self) -> Vec<String> {
+        let [busy, empty, asleep] = self.shares();
         vec![
             self.number.to_string(),
             self.cpu.to_string(),
             self.mode.clone(),
+            busy,
+            empty,
+            asleep,
             self.frames.to_string(),
             self.cost(),
             self.hits(),
@@ -74,6 +101,7 @@ pub(super) async fn show(args: &GetArgs) -> anyhow::Result<()> {
         frames: worker.frames,
         busy_cycles: worker.busy_cycles,
         idle_cycles: worker.idle_cycles,
+        sleep_cycles: worker.sleep_cycles,
         sleeps: worker.sleeps,
         cpu_time_ns: worker.cpu_time_ns,
         microflow_hits: worker.microflow_hits,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use local_api::switch_v1 as api;
 use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec, VlanId, VlanMode};
 use vswitch::{Explanation, StationView};
-use worker::{Counters, Mode, PortView, WorkerView};
+use worker::{Activity, Counters, Mode, PortView, QueueView, WorkerView};
 
 /// The network as the datapath knows it.
 pub(super) fn network(network: &api::Network) -> NetworkSpec {
@@ -95,28 +95,41 @@ pub(super) fn port_state(port: &api::Port, view: Option<&PortView>, fault: Optio
         link_up,
         detail: fault.map_or(link_detail, str::to_owned),
         workers: view.map(|view| numbers(&view.workers)).unwrap_or_default(),
+        queues: view.map(|view| view.queues.iter().map(queue).collect()).unwrap_or_default(),
     }
+}
+
+fn queue(view: &QueueView) -> api::QueueState {
+    api::QueueState { worker: view.worker as u32, busy_cycles: view.busy_cycles, moves: view.moves }
 }
 
 /// A worker, in the words of the socket.
 pub(super) fn worker(view: &WorkerView) -> api::WorkerState {
+    let WorkerView { number, cpu, cpu_time_ns, ports, activity } = view;
+    let Activity { turns, frames, busy_cycles, idle_cycles, sleep_cycles, sleeps, .. } = *activity;
     api::WorkerState {
-        number: view.number as u32,
-        cpu: view.cpu as u32,
-        turns: view.turns,
-        frames: view.frames,
-        busy_cycles: view.busy_cycles,
-        idle_cycles: view.idle_cycles,
-        sleeps: view.sleeps,
-        cpu_time_ns: view.cpu_time_ns,
-        ports: view.ports.iter().map(|port| port.0.into()).collect(),
-        microflow_hits: view.microflow_hits,
-        megaflow_hits: view.megaflow_hits,
-        misses: view.misses,
-        mode: match view.mode {
-            Mode::Polling => "polling".into(),
-            Mode::Sleeping => "sleeping".into(),
-        },
+        number: *number as u32,
+        cpu: *cpu as u32,
+        turns,
+        frames,
+        busy_cycles,
+        idle_cycles,
+        sleep_cycles,
+        sleeps,
+        cpu_time_ns: *cpu_time_ns,
+        ports: ports.iter().map(|port| port.0.into()).collect(),
+        microflow_hits: activity.microflow_hits,
+        megaflow_hits: activity.megaflow_hits,
+        misses: activity.misses,
+        mode: mode(activity.mode).to_owned(),
+    }
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Polling => "polling",
+        Mode::BackingOff => "backing_off",
+        Mode::Sleeping => "sleeping",
     }
 }
 

@@ -4,6 +4,7 @@
 //! switch that starts is empty. The agent notices the new instance and sends everything; persistent netdevs are taken up
 //! again under the pods, so that a restart, clean or not, costs them the packets of that moment and nothing else.
 
+mod balance;
 mod board;
 mod convert;
 mod devices;
@@ -33,7 +34,7 @@ const MAX_REQUEST_BYTES: usize = 64 << 20;
 const EXAMPLES: &str = "\
 Examples:
   millrace switch                     one worker, on the last CPU that this process may use
-  millrace switch --cpus 2,3          two workers
+  millrace switch --cpus 2,3          two workers, and queues move to the one that has time for them
   millrace switch --run-dir /tmp/m    beside another switch, or without root (in a user namespace)
 
 The switch answers on RUN_DIR/switch.sock. It needs CAP_NET_ADMIN for kernel netdevs, and CAP_SYS_ADMIN to create them
@@ -49,9 +50,14 @@ pub(crate) struct SwitchArgs {
     /// ones are where the kernel handles most interrupts
     #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
     cpus: Vec<usize>,
-    /// How long a worker without packets polls on before it sleeps, in microseconds
+    /// The longest that a worker without packets polls on before it sleeps, in microseconds, about. How long it does
+    /// follows the gaps between packets
     #[arg(long, value_name = "US", default_value_t = 50)]
     spin_us: u64,
+    /// Leave each receive queue on the worker that it begins on. By default queues move from a worker that is overloaded
+    /// to one that is not
+    #[arg(long)]
+    fixed_placement: bool,
 }
 
 /// Runs the switch until SIGTERM or SIGINT.
@@ -59,7 +65,8 @@ pub(crate) struct SwitchArgs {
 /// # Errors
 /// It cannot start.
 pub(crate) fn run(args: SwitchArgs) -> anyhow::Result<()> {
-    let (run_dir, config) = (args.run_dir.clone(), config(args));
+    let (run_dir, fixed_placement) = (args.run_dir.clone(), args.fixed_placement);
+    let config = config(args);
     let datapath = Datapath::start(&config)?;
     keep_off(&config.cpus);
     let board = Arc::new(Board::new(datapath, Box::new(Machine::new())));
@@ -69,6 +76,9 @@ pub(crate) fn run(args: SwitchArgs) -> anyhow::Result<()> {
         .max_blocking_threads(8)
         .enable_all()
         .build()?;
+    if !fixed_placement && config.cpus.len() > 1 {
+        runtime.spawn(balance::run(board.clone()));
+    }
     runtime.block_on(serve(&run_dir, &board, &config))?;
     drain(&board);
     Ok(())

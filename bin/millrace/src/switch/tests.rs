@@ -312,3 +312,15 @@ fn ports_when_traffic_has_passed_balance_the_ledger() {
     assert_eq!(drops, 1, "port security: {:?}", total.drops);
     assert_eq!(total.rx_frames + total.copies, total.tx_frames + drops);
 }
+
+#[test]
+fn ports_when_listed_name_the_worker_of_each_receive_queue() {
+    let (board, shelf) = board();
+    assert_eq!(errors(&board.apply(&everything(1, [port(1), port(2)]))), []);
+    assert_passes(&shelf, 1, 2);
+    let states = board.ports().ports;
+    let queues: Vec<_> = states.iter().map(|state| &state.queues[..]).collect();
+    let [[sender], [receiver]] = queues[..] else { panic!("{queues:?}") };
+    assert_eq!((sender.worker, receiver.worker, sender.moves), (0, 0, 0));
+    assert_eq!(receiver.busy_cycles, 0, "nothing came in by it");
+}

@@ -37,7 +37,7 @@ mod masks;
 mod table;
 mod template;
 
-use frame::PEEK_BYTES;
+use frame::{BURST_FRAMES, PEEK_BYTES};
 
 use crate::actions::Actions;
 use crate::key::{Field, FlowKey, Mask};
@@ -64,7 +64,7 @@ pub struct CacheSizes {
 
 impl Default for CacheSizes {
     fn default() -> Self {
-        Self { megaflows: 32_768, microflows: 65_536 }
+        Self { megaflows: 131_072, microflows: 32_768 }
     }
 }
 
@@ -97,6 +97,12 @@ pub(crate) enum Level {
     Microflow,
     Megaflow,
 }
+
+/// Where entries seem to be, frame by frame. See [`Cache::foresee`].
+pub(crate) struct Foreseen(pub(crate) [u32; BURST_FRAMES]);
+
+/// No entry was seen.
+pub(crate) const NOWHERE: u32 = u32::MAX;
 
 /// A pipeline's answer, to be cached.
 #[derive(Debug, Clone, Copy)]
@@ -140,16 +146,39 @@ impl Cache {
         self.run = 0;
     }
 
-    /// The decision on `key`, if one holds. Counts the frame and keeps its source's station alive.
+    /// Where the leading mask's megaflow of each packet seems to be: of those of `packets` whose bit is set in `frames`, all
+    /// from `port`. Looking at all of them before the first is used lets the processor fetch many at a time, which is
+    /// what a table costs that is larger than its caches.
+    #[inline(never)]
+    pub(crate) fn foresee(&self, port: PortNo, packets: &[Packet; BURST_FRAMES], frames: u32) -> Foreseen {
+        let mut foreseen = Foreseen([NOWHERE; BURST_FRAMES]);
+        let masks = self.ports.get(usize::from(port.0));
+        let Some((slot, mask)) = masks.and_then(PortMasks::leader) else { return foreseen };
+        let mut sought = [(FlowKey::default(), 0, 0); BURST_FRAMES];
+        for (frame, sought) in sought.iter_mut().enumerate().filter(|(frame, _)| frames >> frame & 1 != 0) {
+            let key = masked(&packets[frame].key, slot, mask);
+            let hash = self.hasher.hash(&key);
+            *sought = (key, hash, self.megaflows.tags(hash));
+        }
+        for (frame, (key, hash, tags)) in
+            sought.iter().enumerate().filter(|(frame, _)| frames >> frame & 1 != 0)
+        {
+            let at = self.megaflows.find_in(*hash, *tags, key);
+            foreseen.0[frame] = at.map_or(NOWHERE, |at| at as u32);
+        }
+        foreseen
+    }
+
+    /// The decision on `key`, if one holds; perhaps at `foreseen`. Counts the frame and keeps its source's station alive.
     #[inline(always)]
     pub(crate) fn lookup(
         &mut self,
-        key: &FlowKey,
+        (key, foreseen): (&FlowKey, u32),
         bytes: usize,
         shared: &Shared,
         now: Now,
     ) -> Option<(&Actions, Level)> {
-        let (level, at) = self.locate(key, shared)?;
+        let (level, at) = self.locate(key, foreseen, shared)?;
         let table = match level {
             Level::Microflow => &mut self.microflows,
             Level::Megaflow => &mut self.megaflows,
@@ -198,7 +227,7 @@ impl Cache {
     }
 
     #[inline(always)]
-    fn locate(&mut self, key: &FlowKey, shared: &Shared) -> Option<(Level, usize)> {
+    fn locate(&mut self, key: &FlowKey, foreseen: u32, shared: &Shared) -> Option<(Level, usize)> {
         let masks = self.ports.get_mut(key.get(Field::IN_PORT) as usize)?;
         masks.lookups += 1;
         let leader = masks.leader().map(|(slot, mask)| (slot, masked(key, slot, mask)));
@@ -208,10 +237,21 @@ impl Cache {
                     self.run += 1;
                     Some(*at)
                 }
-                _ => valid(&self.megaflows, &self.hasher, &key, (self.epoch, shared)).inspect(|at| {
-                    self.last = Some((key, *at));
-                    self.run = 0;
-                }),
+                _ => {
+                    let moment = (self.epoch, shared);
+                    let known = match foreseen {
+                        NOWHERE => valid(&self.megaflows, &self.hasher, &key, moment),
+                        // What was there may have made room for another meanwhile.
+                        at => self
+                            .megaflows
+                            .is_at(at as usize, &key, moment)
+                            .or_else(|| valid(&self.megaflows, &self.hasher, &key, moment)),
+                    };
+                    known.inspect(|at| {
+                        self.last = Some((key, *at));
+                        self.run = 0;
+                    })
+                }
             };
             if let Some(at) = known {
                 masks.hit(slot, 1);

@@ -123,13 +123,32 @@ impl Table {
         *tags = *tags & !(0xff << shift) | u64::from(tag) << shift;
     }
 
+    /// The tags of the set that `hash` chooses.
+    #[inline(always)]
+    pub(crate) fn tags(&self, hash: u64) -> u64 {
+        self.tags[self.set(hash)]
+    }
+
     /// The entry of `key`, stale or not.
     #[inline(always)]
     pub(crate) fn find(&self, hash: u64, key: &FlowKey) -> Option<usize> {
+        self.find_in(hash, self.tags(hash), key)
+    }
+
+    /// `at`, if the entry of `key` is there and holds.
+    #[inline(always)]
+    pub(crate) fn is_at(&self, at: usize, key: &FlowKey, (epoch, shared): (u32, &Shared)) -> Option<usize> {
+        let entry = &self.entries[at];
+        (same(&entry.key, key) && self.tag_at(at) != 0 && entry.holds(epoch, shared)).then_some(at)
+    }
+
+    /// As [`Table::find`], in a set whose tags are `tags`.
+    #[inline(always)]
+    pub(crate) fn find_in(&self, hash: u64, tags: u64, key: &FlowKey) -> Option<usize> {
         let set = self.set(hash);
         // The bytes that are 0 here are the ways with this tag. Their top bits are set below; some other's may be
         // too, which the comparison of the keys finds out.
-        let differences = self.tags[set] ^ (ONES * u64::from(Self::tag(hash)));
+        let differences = tags ^ (ONES * u64::from(Self::tag(hash)));
         let mut hits = differences.wrapping_sub(ONES) & !differences & TOPS;
         while hits != 0 {
             let at = set * WAYS + hits.trailing_zeros() as usize / 8;
