@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use frame::{Burst, DropReason};
-use ports::TxQueue;
+use ports::{SendReport, TxQueue};
 use vswitch::program::PortNo;
-use vswitch::{Now, Outputs, ProcessReport, Switch};
+use vswitch::{Egress, Group, Now, Outputs, ProcessReport, Switch};
 
 use crate::counters::PortCells;
 
@@ -71,17 +71,28 @@ impl Forwarder {
                 report.drops.add(DropReason::PortGone, frames.len() as u64);
                 continue;
             };
-            for &frame in frames {
-                group.egress.apply(burst, frame.into());
-            }
-            let sent = exit.queues[source.lane].send(burst, frames);
-            for &frame in frames {
-                group.egress.undo(burst, frame.into());
-            }
+            let queue = &exit.queues[source.lane];
+            let sent = if group.egress == Egress::Plain {
+                queue.send(burst, frames)
+            } else {
+                reshaped(group, burst, queue)
+            };
             exit.cells.sent(&sent);
             if sent.frames != frames.len() as u64 {
                 report.drops.merge(&sent.drops);
             }
         }
     }
+}
+
+/// Sends frames that leave in another shape than they came in.
+fn reshaped(group: &Group, burst: &mut Burst, queue: &Arc<dyn TxQueue>) -> SendReport {
+    for &frame in group.frames() {
+        group.egress.apply(burst, frame.into());
+    }
+    let sent = queue.send(burst, group.frames());
+    for &frame in group.frames() {
+        group.egress.undo(burst, frame.into());
+    }
+    sent
 }

@@ -148,6 +148,9 @@ pub(crate) struct Ring {
     batch: [Head; BURST_FRAMES],
     batch_start: u16,
     batch_len: u16,
+    /// Used entries that are not in the ring yet, the first of them for position `unwritten`.
+    shadow: [u64; BURST_FRAMES],
+    unwritten: u16,
     translator: Translator,
     /// No used entry was published yet, so that the driver's event index means nothing (§2.7.10).
     first_publish: bool,
@@ -224,12 +227,15 @@ impl Ring {
             batch: [Head::default(); BURST_FRAMES],
             batch_start: 0,
             batch_len: 0,
+            shadow: [0; BURST_FRAMES],
+            unwritten: 0,
             translator: Translator { memory: Arc::clone(&setup.memory), window: Window::NONE },
             first_publish: true,
             setup,
         };
         ring.position = u16::from_le(ring.used_field(USED_INDEX).load(Ordering::Acquire));
         ring.avail_index = ring.position;
+        ring.unwritten = ring.position;
         Ok(ring)
     }
 
@@ -320,16 +326,30 @@ impl Ring {
         walk(head.first, table, &mut self.translator, limits, runs)
     }
 
-    /// Writes the used entry of position `at`: `len` bytes were written to chain `id`. The driver does not see it before
-    /// [`Ring::publish`].
+    /// Notes the used entry of position `at`: `len` bytes were written to chain `id`. The driver does not see it before
+    /// [`Ring::publish`]. Called for one position after the other.
     #[inline]
     pub(crate) fn put_used(&mut self, at: u16, id: u16, len: u32) {
-        let slot = usize::from(at & (self.size - 1));
-        let entry = u64::from(id) | u64::from(len) << 32;
-        let offset = INDICES_BYTES + slot * USED_ENTRY_BYTES;
-        // SAFETY: `slot < size`, and the used ring of `size` entries behind its two indices is mapped. The driver does not
-        // read this entry before it sees the index that `publish` stores.
-        unsafe { self.used.add(offset).cast::<u64>().write_unaligned(entry.to_le()) };
+        let mut offset = usize::from(at.wrapping_sub(self.unwritten));
+        if offset >= BURST_FRAMES {
+            self.write_used(at);
+            offset = 0;
+        }
+        self.shadow[offset] = u64::from(id) | u64::from(len) << 32;
+    }
+
+    /// Writes the noted entries before `to` to the ring, all at once: a line that is written bit by bit is taken away each
+    /// time by the driver's processor, which fetches ahead (`docs/adr/0010-shadow-used-ring.md`).
+    fn write_used(&mut self, to: u16) {
+        let noted = usize::from(to.wrapping_sub(self.unwritten)).min(BURST_FRAMES);
+        for (entry, number) in self.shadow[..noted].iter().zip(0..) {
+            let slot = usize::from(self.unwritten.wrapping_add(number) & (self.size - 1));
+            let offset = INDICES_BYTES + slot * USED_ENTRY_BYTES;
+            // SAFETY: `slot < size`, and the used ring of `size` entries behind its two indices is mapped. The driver does
+            // not read this entry before it sees the index that `publish` stores.
+            unsafe { self.used.add(offset).cast::<u64>().write_unaligned(entry.to_le()) };
+        }
+        self.unwritten = to;
     }
 
     /// Shows the driver all used entries before `to` with one store. Returns true if it wants to be notified.
@@ -338,6 +358,7 @@ impl Ring {
         if to == from {
             return false;
         }
+        self.write_used(to);
         self.log_used(from, to);
         self.used_field(USED_INDEX).store(to.to_le(), Ordering::Release);
         self.position = to;
