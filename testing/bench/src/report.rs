@@ -40,6 +40,8 @@ pub(crate) struct Report {
     machine: Machine,
     results: Vec<Outcome>,
     ratios: Vec<Ratio>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kept: Vec<Kept>,
     #[serde(skip)]
     load: LoadKind,
     #[serde(skip)]
@@ -90,6 +92,14 @@ struct Ratio {
     case: Case,
 }
 
+/// What an attack leaves of a subject: attacked over not attacked.
+#[derive(Debug, Clone, Serialize)]
+struct Kept {
+    subject: Subject,
+    packets: f64,
+    cycles: f64,
+}
+
 impl Report {
     /// Compares `samples`, each case within the label of which there are most.
     pub(crate) fn new(
@@ -113,7 +123,8 @@ impl Report {
             }
         }
         let ratios = ratios(&results);
-        Self { machine, results, ratios, load, row }
+        let kept = kept(&results);
+        Self { machine, results, ratios, kept, load, row }
     }
 
     /// The table, to stdout.
@@ -125,7 +136,7 @@ impl Report {
     fn table(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
-            "\n{}, load: {}\n{} ({} cores, {} MHz), {}; worker on CPU {}, load on CPU {}\n\n{:<20} {:<5} {:<17} {:>8} \
+            "\n{}, load: {}\n{} ({} cores, {} MHz), {}; worker on CPU {}, load on CPU {}\n\n{:<25} {:<5} {:<17} {:>8} \
              {:>8} {:>8} {:>15} {:>6} {:>7}  {}\n",
             self.row.title,
             self.load.name(),
@@ -155,6 +166,13 @@ impl Report {
              (round trip of a cache line).\n",
         );
         let _ = writeln!(text, "{}", self.row.notes);
+        for Kept { subject, packets, cycles } in &self.kept {
+            let (title, share) = (subject.title(), 100.0 * packets);
+            let _ = writeln!(
+                text,
+                "{title} under attack: {share:.0} % of its packets/s, {cycles:.2}x its cycles."
+            );
+        }
         if self.results.iter().any(|result| result.disturbed) {
             text.push_str(
                 "* something else ran on the worker's CPU in every sample: take these figures with care.\n",
@@ -176,7 +194,7 @@ impl Report {
         let cost = self.ratio(result, CYCLES);
         let mark = if result.disturbed { "*" } else { "" };
         format!(
-            "{:<20} {:<5} {:<17} {:>8.2} {:>8.2} {:>8} {:>15} {:>5.0}% {:>7}  {}",
+            "{:<25} {:<5} {:<17} {:>8.2} {:>8.2} {:>8} {:>15} {:>5.0}% {:>7}  {}",
             result.case.title(),
             result.label,
             result.subject.title(),
@@ -403,6 +421,19 @@ fn ratios(results: &[Outcome]) -> Vec<Ratio> {
     ratios
 }
 
+fn kept(results: &[Outcome]) -> Vec<Kept> {
+    let of = |attacked: &Outcome| {
+        let case = Case { attacked: false, ..attacked.case };
+        let quiet = results.iter().find(|quiet| quiet.subject == attacked.subject && quiet.case == case)?;
+        Some(Kept {
+            subject: attacked.subject,
+            packets: round(attacked.mpps / quiet.mpps, 3),
+            cycles: round(attacked.busy_cycles_per_packet / quiet.busy_cycles_per_packet, 3),
+        })
+    };
+    results.iter().filter(|result| result.attacked).filter_map(of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -454,6 +485,15 @@ mod tests {
         assert_eq!(report.ratios[0].metric, "busy_cycles_per_packet");
         assert_eq!(report.ratios[0].millrace_over_peer, 0.5);
         assert!(report.table().contains("0.50x of it"), "{}", report.table());
+    }
+
+    #[test]
+    fn report_when_a_case_is_attacked_says_what_is_left() {
+        let mut attacked = sample(Subject::Millrace, Label::Near, 110, 0);
+        attacked.case.attacked = true;
+        attacked.elapsed *= 2;
+        let report = report(&[sample(Subject::Millrace, Label::Near, 100, 0), attacked]);
+        assert!(report.table().contains("Millrace under attack: 50 % of its packets/s, 1.10x its cycles."));
     }
 
     #[test]
