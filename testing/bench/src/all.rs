@@ -30,7 +30,7 @@ pub struct AllArgs {
     /// Few and short samples, for a first look
     #[arg(long)]
     pub quick: bool,
-    /// Only rows whose name begins so
+    /// Only rows whose name begins so; the page then has no others
     #[arg(long, value_name = "NAME")]
     pub only: Option<String>,
 }

@@ -217,6 +217,29 @@ impl<'a> LightLoad<'a> {
         self
     }
 
+    /// Makes the next frames of the next flows. Their lines are asked for before the first is written: the switch has
+    /// them, and one after the other they would take longer than the switch takes for a frame.
+    fn send_stamped(&mut self, frames: u64) {
+        const AT_ONCE: usize = 32;
+        let tx = &mut self.from.tx;
+        let mut heads = [0; AT_ONCE];
+        let mut left = frames as usize;
+        while left > 0 {
+            let now = left.min(AT_ONCE);
+            for head in &mut heads[..now] {
+                *head = tx.ring.take_used().head;
+                tx.buffers.will_write(self.frames[*head as usize & (self.frames.len() - 1)]);
+            }
+            for head in &heads[..now] {
+                let frame = self.frames[*head as usize & (self.frames.len() - 1)];
+                self.flows.stamp(self.flow, &tx.buffers, frame);
+                self.flow = if self.flow + 1 < self.flows.count() { self.flow + 1 } else { 0 };
+                tx.ring.offer(*head);
+            }
+            left -= now;
+        }
+    }
+
     /// The flow of the next frame.
     pub fn flow(&self) -> u32 {
         self.flow
@@ -251,18 +274,17 @@ impl Load for LightLoad<'_> {
             let tx = &mut self.from.tx.ring;
             let ready = u64::from(tx.ready().map_err(broken("transmit"))?);
             let now = ready.min(self.credit);
-            for _ in 0..now {
-                let head = tx.take_used().head;
-                if self.flows != Flows::One {
-                    let frame = self.frames[head as usize & (self.frames.len() - 1)];
-                    self.flows.stamp(self.flow, &self.from.tx.buffers, frame);
-                    self.flow = if self.flow + 1 < self.flows.count() { self.flow + 1 } else { 0 };
+            if self.flows == Flows::One {
+                for _ in 0..now {
+                    let head = tx.take_used().head;
+                    tx.offer(head);
                 }
-                tx.offer(head);
+            } else {
+                self.send_stamped(now);
             }
             if now > 0 {
                 self.credit -= now;
-                tx.publish();
+                self.from.tx.ring.publish();
             }
         }
         Ok(frames)

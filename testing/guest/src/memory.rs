@@ -174,6 +174,23 @@ impl Block {
         at
     }
 
+    /// Asks for the line at `offset`, to write to it soon.
+    ///
+    /// # Panics
+    /// If it does not lie in the block.
+    #[inline]
+    pub(crate) fn will_write(&self, offset: usize) {
+        let at = self.at::<u8>(offset);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch changes nothing and cannot fault.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+
     /// Writes `bytes` at `offset`.
     ///
     /// # Panics

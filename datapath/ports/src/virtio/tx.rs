@@ -151,8 +151,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes one frame that the driver takes as it is.
-    #[inline]
+    /// Writes one frame that the driver takes as it is. Always in place: a call would pass the frame through memory.
+    #[inline(always)]
     fn write(&mut self, gather: &Gather<'_>, offload: &Offload) -> Result<(), DropReason> {
         if !self.is_ready(self.at) {
             return Err(self.full());
