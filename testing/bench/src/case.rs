@@ -43,15 +43,6 @@ impl Case {
         }
     }
 
-    /// As a picture names it, where the rest is said elsewhere.
-    pub(crate) fn name(self) -> String {
-        match self.flows {
-            _ if self.attacked => "attacked".into(),
-            Flows::One => self.frame.title(),
-            Flows::Connections(count) | Flows::Stations(count) => short(count),
-        }
-    }
-
     /// The frame from one guest to the other.
     pub(crate) fn frame(self, from: usize) -> (NetHeader, Vec<u8>) {
         let station = |side: usize| match self.flows {

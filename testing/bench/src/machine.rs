@@ -27,11 +27,13 @@ impl Machine {
             .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
             .map_or("unknown", |(_, name)| name.trim());
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        // Without what the distribution adds.
+        let release = release.trim().split('-').next().unwrap_or_default();
         Self {
             cpu: cpu.to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             tsc_mhz: tsc_mhz(),
-            kernel: format!("Linux {}", release.trim()),
+            kernel: format!("Linux {release}"),
             worker_cpu,
             load_cpu,
         }

@@ -1,33 +1,21 @@
-//! The subject Millrace: a real `millrace switch` process with one worker, programmed over its socket as the agent does.
+//! The subject Millrace between vhost-user guests: a real `millrace switch` process with one worker.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::ensure;
 use local_api::switch_v1 as api;
-use local_api::switch_v1::switch_client::SwitchClient;
-use local_api::uds;
-use tokio::runtime::Runtime;
-use tonic::transport::Channel;
 
-use crate::process::Process;
+use crate::millrace_switch::SwitchProcess;
 use crate::subject::{MACS, Scene, Subject, Switch, WorkerCounters, threads, waited_ns};
 
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The guests' addresses: port security checks them.
 pub(crate) const IPS: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
 /// That of who attacks.
 const ATTACKER_IP: &str = "10.0.0.3";
 
-/// A running `millrace switch`.
+/// A running `millrace switch` with two ports, or three.
 #[derive(Debug)]
-pub(crate) struct Millrace {
-    client: SwitchClient<Channel>,
-    runtime: Runtime,
-    process: Process,
-    folder: tempfile::TempDir,
-    version: String,
-}
+pub(crate) struct Millrace(SwitchProcess);
 
 impl Millrace {
     /// Starts `program switch` with its worker on `worker_cpu`, and makes its ports.
@@ -37,57 +25,12 @@ impl Millrace {
         other_cpu: usize,
         scene: Scene,
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("millrace-bench").tempdir()?;
-        let mut process = Process::start(program, other_cpu, folder.path(), |command| {
-            command.arg("switch").arg("--run-dir").arg(folder.path());
-            command.args(["--cpus", &worker_cpu.to_string()]);
-        })?;
-        let socket = folder.path().join("switch.sock");
-        let deadline = Instant::now() + PATIENCE;
-        while !socket.exists() {
-            process.check()?;
-            ensure!(Instant::now() < deadline, "the switch makes no socket {}", socket.display());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut client = runtime.block_on(async { SwitchClient::new(uds::channel(&socket)) });
-        let info = runtime
-            .block_on(client.info(api::InfoRequest {}))
-            .context("the switch does not answer")?
-            .into_inner();
-        let mut millrace = Self { client, runtime, process, folder, version: info.version };
-        millrace.add_ports(scene)?;
-        Ok(millrace)
-    }
-
-    fn add_ports(&mut self, scene: Scene) -> anyhow::Result<()> {
-        let network = api::Network {
-            number: 1,
-            name: "bench".into(),
-            flood_unknown: true,
-            mac_age_ms: 300_000,
-            mac_limit: 65_536,
-        };
-        let sockets = self.sockets();
+        let mut millrace = Self(SwitchProcess::start(program, worker_cpu, other_cpu)?);
+        let sockets = millrace.sockets();
         let used = if scene.attacked { &sockets[..] } else { &sockets[..2] };
-        let put_ports = used.iter().enumerate().map(|(index, socket)| port(index, socket, scene)).collect();
-        let request = api::ApplyRequest {
-            from_version: 0,
-            to_version: 1,
-            put_networks: vec![network],
-            put_ports,
-            ..Default::default()
-        };
-        let answer = self
-            .runtime
-            .block_on(self.client.apply(request))
-            .context("the switch takes no program")?
-            .into_inner();
-        ensure!(!answer.resync, "the switch has a program already");
-        if let Some(failed) = answer.ports.iter().find(|port| !port.error.is_empty()) {
-            bail!("port {}: {}", failed.number, failed.error);
-        }
-        Ok(())
+        let ports = used.iter().enumerate().map(|(index, socket)| port(index, socket, scene)).collect();
+        millrace.0.add_ports(ports)?;
+        Ok(millrace)
     }
 }
 
@@ -117,11 +60,11 @@ fn port(index: usize, socket: &Path, scene: Scene) -> api::Port {
 
 impl Switch for Millrace {
     fn sockets(&self) -> [PathBuf; 3] {
-        [0, 1, 2].map(|index| self.folder.path().join(format!("guest{index}.sock")))
+        [0, 1, 2].map(|index| self.0.run().join(format!("guest{index}.sock")))
     }
 
     fn version(&self) -> String {
-        self.version.clone()
+        self.0.version()
     }
 
     fn forward(&mut self, subject: Subject, _flows: u32) -> anyhow::Result<()> {
@@ -130,11 +73,7 @@ impl Switch for Millrace {
     }
 
     fn counters(&mut self) -> anyhow::Result<WorkerCounters> {
-        let answer = self
-            .runtime
-            .block_on(self.client.list_workers(api::ListWorkersRequest {}))
-            .context("the switch does not answer")?;
-        let workers = answer.into_inner().workers;
+        let workers = self.0.workers()?;
         let sum = |field: fn(&api::WorkerState) -> u64| workers.iter().map(field).sum();
         Ok(WorkerCounters {
             frames: sum(|worker| worker.frames),
@@ -145,18 +84,18 @@ impl Switch for Millrace {
     }
 
     fn workers(&self) -> Vec<u32> {
-        threads(self.process.id(), "worker")
+        threads(self.0.process().id(), "worker")
     }
 
     fn pause(&self) {
-        self.process.pause();
+        self.0.process().pause();
     }
 
     fn resume(&self) {
-        self.process.resume();
+        self.0.process().resume();
     }
 
     fn check(&mut self) -> anyhow::Result<()> {
-        self.process.check()
+        self.0.check()
     }
 }

@@ -6,9 +6,10 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
+use guest::load::Flows;
 use serde::Serialize;
 
-use crate::case::{Case, FrameKind};
+use crate::case::{Case, FrameKind, short};
 use crate::chart::{Bar, BarChart, BarSeries, Color, Figure, Panel};
 use crate::figures::{self, round};
 use crate::lab::Sample;
@@ -239,13 +240,16 @@ impl Report {
         let plain: Vec<&Outcome> = self.results.iter().filter(|result| !large(result)).collect();
         let tso: Vec<&Outcome> = self.results.iter().filter(large).collect();
         let mut panels = Vec::new();
-        if !plain.is_empty() {
+        // Under an attack a switch may do much else than forward: what a packet costs then is no picture.
+        if !plain.is_empty() && self.kept.is_empty() {
             panels.push(Panel::Bars(bars(
                 "Cost of a packet",
                 "busy cycles, lower is better",
                 &plain,
                 |result| Bar { value: result.busy_cycles_per_packet, spread: Some((result.min, result.max)) },
             )));
+        }
+        if !plain.is_empty() {
             panels.push(Panel::Bars(bars(
                 "Throughput",
                 "million packets/s, higher is better",
@@ -308,8 +312,18 @@ fn bars(title: &str, unit: &str, results: &[&Outcome], bar: impl Fn(&Outcome) ->
     BarChart {
         title: title.into(),
         unit: unit.into(),
-        groups: cases.into_iter().map(Case::name).collect(),
+        groups: cases.iter().map(|case| name(*case, &cases)).collect(),
         series,
+    }
+}
+
+/// What tells `case` from the others of its picture.
+fn name(case: Case, all: &[Case]) -> String {
+    match case {
+        Case { attacked: true, .. } => "attacked".into(),
+        _ if all.iter().any(|case| case.attacked) => "not attacked".into(),
+        Case { flows: Flows::One, frame, .. } => frame.title(),
+        Case { flows, .. } => short(flows.count()),
     }
 }
 

@@ -2,11 +2,12 @@
 
 use lab::Netns;
 use serde::Serialize;
-use tempfile::TempDir;
 
 use crate::chart::Color;
 use crate::cpu;
+use crate::millrace_switch::SwitchProcess;
 use crate::netns;
+use crate::ovs_daemon::Daemon;
 use crate::process::Process;
 
 /// What connects the two ends.
@@ -55,28 +56,14 @@ impl Contender {
 #[derive(Debug)]
 pub(crate) enum Parts {
     /// A `millrace switch`.
-    Millrace {
-        /// What forwards.
-        switch: Process,
-        /// Its run directory.
-        _folder: TempDir,
-    },
+    Millrace(SwitchProcess),
     /// Nothing but the kernel.
     Bridge {
         /// Where the bridge is.
         _netns: Netns,
     },
-    /// An Open vSwitch. In this order: the switch ends before its database, and the folder goes last.
-    Ovs {
-        /// What forwards.
-        switch: Process,
-        /// Its database.
-        _database: Process,
-        /// Where it runs.
-        _netns: Netns,
-        /// Its run directory.
-        _folder: TempDir,
-    },
+    /// An Open vSwitch.
+    Ovs(Daemon),
 }
 
 /// Two pods that are connected.
@@ -96,7 +83,8 @@ impl Link {
 
     fn switch(&self) -> Option<&Process> {
         match &self.parts {
-            Parts::Millrace { switch, .. } | Parts::Ovs { switch, .. } => Some(switch),
+            Parts::Millrace(switch) => Some(switch.process()),
+            Parts::Ovs(daemon) => Some(daemon.switch()),
             Parts::Bridge { .. } => None,
         }
     }
@@ -109,9 +97,13 @@ impl Link {
     /// Gives the CPU back, and waits until frames pass.
     pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
         match &mut self.parts {
-            Parts::Millrace { switch, .. } | Parts::Ovs { switch, .. } => {
-                switch.resume();
+            Parts::Millrace(switch) => {
+                switch.process().resume();
                 switch.check()?;
+            }
+            Parts::Ovs(daemon) => {
+                daemon.switch().resume();
+                daemon.check()?;
             }
             Parts::Bridge { .. } => {}
         }

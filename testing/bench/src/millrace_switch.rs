@@ -1,0 +1,109 @@
+//! A running `millrace switch` with one worker, programmed over its socket as the agent does.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use local_api::switch_v1 as api;
+use local_api::switch_v1::switch_client::SwitchClient;
+use local_api::uds;
+use tokio::runtime::Runtime;
+use tonic::transport::Channel;
+
+use crate::process::Process;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Stations of the network: more than any measurement has.
+const MAC_LIMIT: u32 = 65_536;
+
+/// The process, ended when it is dropped.
+#[derive(Debug)]
+pub(crate) struct SwitchProcess {
+    client: SwitchClient<Channel>,
+    runtime: Runtime,
+    process: Process,
+    folder: tempfile::TempDir,
+    version: String,
+}
+
+impl SwitchProcess {
+    /// Starts `program switch` with its worker on `worker_cpu`. It has no port yet.
+    pub(crate) fn start(program: &Path, worker_cpu: usize, other_cpu: usize) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("millrace-bench").tempdir()?;
+        let mut process = Process::start(program, other_cpu, folder.path(), |command| {
+            command.arg("switch").arg("--run-dir").arg(folder.path());
+            command.args(["--cpus", &worker_cpu.to_string()]);
+        })?;
+        let socket = folder.path().join("switch.sock");
+        let deadline = Instant::now() + PATIENCE;
+        while !socket.exists() {
+            process.check()?;
+            ensure!(Instant::now() < deadline, "the switch makes no socket {}", socket.display());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut client = runtime.block_on(async { SwitchClient::new(uds::channel(&socket)) });
+        let info = runtime
+            .block_on(client.info(api::InfoRequest {}))
+            .context("the switch does not answer")?
+            .into_inner();
+        Ok(Self { client, runtime, process, folder, version: info.version })
+    }
+
+    /// Makes network 1, with `ports` in it.
+    pub(crate) fn add_ports(&mut self, ports: Vec<api::Port>) -> anyhow::Result<()> {
+        let network = api::Network {
+            number: 1,
+            name: "bench".into(),
+            flood_unknown: true,
+            mac_age_ms: 300_000,
+            mac_limit: MAC_LIMIT,
+        };
+        let request = api::ApplyRequest {
+            from_version: 0,
+            to_version: 1,
+            put_networks: vec![network],
+            put_ports: ports,
+            ..Default::default()
+        };
+        let answer = self
+            .runtime
+            .block_on(self.client.apply(request))
+            .context("the switch takes no program")?
+            .into_inner();
+        ensure!(!answer.resync, "the switch has a program already");
+        if let Some(failed) = answer.ports.iter().find(|port| !port.error.is_empty()) {
+            bail!("port {}: {}", failed.number, failed.error);
+        }
+        Ok(())
+    }
+
+    /// What its workers have counted.
+    pub(crate) fn workers(&mut self) -> anyhow::Result<Vec<api::WorkerState>> {
+        let answer = self
+            .runtime
+            .block_on(self.client.list_workers(api::ListWorkersRequest {}))
+            .context("the switch does not answer")?;
+        Ok(answer.into_inner().workers)
+    }
+
+    /// Its run directory.
+    pub(crate) fn run(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its version.
+    pub(crate) fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    /// What forwards.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// An error if it has died.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        self.process.check()
+    }
+}
