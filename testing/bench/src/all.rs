@@ -1,6 +1,7 @@
 //! What does Millrace cost beside its peers, in every respect that is measured? `millrace bench all` runs the rows one after
 //! the other, each as a program of its own, and writes their page with their pictures.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -68,6 +69,11 @@ pub fn run(args: &AllArgs) -> anyhow::Result<()> {
     let path = args.out.join("benchmarks.md");
     std::fs::write(&path, page::text(&sections)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
+    let mut out = std::io::stdout().lock();
+    for section in &sections {
+        writeln!(out, "{}", section.table.trim_end())?;
+    }
+    writeln!(out, "\n{}", page::goals(&sections)?)?;
     say(&format!("wrote {} after {:.0} min", path.display(), start.elapsed().as_secs_f64() / 60.0));
     let failed: Vec<&str> =
         sections.iter().filter(|section| section.error.is_some()).map(|section| section.row.name).collect();
