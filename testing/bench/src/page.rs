@@ -67,9 +67,10 @@ pub(crate) const ROWS: &[Row] = &[
         name: "pods",
         heading: "Kernel pods",
         arguments: &["pods", "--rounds", "3"],
-        words: "iperf3 over TCP between two pods with kernel interfaces. OVS is at its best here with TAP ports and \
-                userspace-tso, and about as fast as Millrace, whose goal of three times OVS is missed; with AF_PACKET it was \
-                slower at every size (`pods/ovs.rs`). veth + bridge hands the pods' packets over without a copy.",
+        words: "iperf3 over TCP between two pods with kernel interfaces. OVS runs twice: with TAP ports and \
+                userspace-tso, which is its best, and with veth ends that a PMD polls by AF_PACKET, which is how OVS-DPDK \
+                reaches a netdev that is there already. veth + bridge hands the pods' packets over without a copy. The goal \
+                is three times OVS.",
     },
     Row {
         name: "latency",

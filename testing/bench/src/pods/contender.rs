@@ -47,7 +47,8 @@ impl Contender {
         match self {
             Self::Millrace => Color::MILLRACE,
             Self::Veth => Color::KERNEL,
-            Self::OvsTap | Self::OvsAfPacket | Self::OvsVhost => Color::PEER,
+            Self::OvsTap | Self::OvsVhost => Color::PEER,
+            Self::OvsAfPacket => Color::PEER_LIGHT,
         }
     }
 }

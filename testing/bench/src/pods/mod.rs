@@ -131,7 +131,7 @@ pub(crate) struct Sample {
 pub fn run(args: &PodsArgs) -> anyhow::Result<()> {
     let args = args.normalized()?;
     let interrupt = Interrupt::listen()?;
-    let pages = if args.without_ovs { 0 } else { ovs::HUGE_PAGES };
+    let pages = if args.without_ovs { 0 } else { 2 * ovs::HUGE_PAGES };
     let _pages = HugePages::reserve(pages)?;
     let machine = Machine::here(args.worker_cpu, args.other_cpu);
     let _priority = Priority::raise()?;
@@ -184,8 +184,10 @@ fn start(args: &PodsArgs, interrupt: &Interrupt) -> anyhow::Result<Vec<Lane>> {
     say("making veth pairs and a bridge");
     add(start_bridge()?)?;
     if !args.without_ovs {
-        say("starting Open vSwitch");
-        add(ovs::start(OvsPorts::Tap, worker, other)?)?;
+        for ports in [OvsPorts::Tap, OvsPorts::AfPacket] {
+            say("starting Open vSwitch");
+            add(ovs::start(ports, worker, other)?)?;
+        }
     }
     Ok(lanes)
 }
