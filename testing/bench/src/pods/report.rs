@@ -126,8 +126,8 @@ impl Report {
         format!(
             "\nTCP between two kernel pods, one stream by iperf3; {manner}\n{} ({} cores, {} MHz), {}; switches on CPU \
              {}, load anywhere\n\n{}\nGbit/s: payload received, median. s/GB: seconds of CPU time for each GB, of the \
-             switch's program and of the whole machine.\nOVS forwards by actions=NORMAL between type=tap ports with \
-             userspace-tso.\n",
+             switch's program and of the whole machine.\nOVS forwards by actions=NORMAL, between type=tap ports with \
+             userspace-tso, and between veth ends that a PMD polls.\n",
             machine.cpu,
             machine.cores,
             machine.tsc_mhz,
