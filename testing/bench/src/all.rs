@@ -94,6 +94,8 @@ fn measure(program: &Path, row: &'static Row, quick: bool, pictures: &Path) -> a
         command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot run a row")?;
     let error = (!output.status.success()).then(|| format!("`millrace bench` ended with {}", output.status));
     let json = std::fs::read_to_string(&json).ok();
+    let json =
+        json.as_deref().map(serde_json::from_str).transpose().context("a row's JSON cannot be read")?;
     let mut picture = false;
     for entry in std::fs::read_dir(folder.path())?.flatten() {
         if entry.path().extension().is_some_and(|extension| extension == "svg") {

@@ -11,12 +11,12 @@ use guest::load::Flows;
 use crate::bare::Bare;
 use crate::case::{Case, FrameKind};
 use crate::copy::Copying;
-use crate::figures::say;
+use crate::figures::{say, write_json};
 use crate::hugepages::HugePages;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::millrace::Millrace;
-use crate::options::{Options, Peer};
+use crate::options::{Options, Peer, program};
 use crate::ovs::{Ovs, OvsSpec};
 use crate::probe::{self, Label};
 use crate::process::{Priority, RealTime};
@@ -82,7 +82,7 @@ pub(crate) fn run(options: &Options, mut plan: Plan) -> anyhow::Result<Report> {
     let report = Report::new(machine, plan.row, plan.load, &samples, &versions);
     report.print()?;
     if let Some(path) = &options.json {
-        report.write_json(path)?;
+        write_json(&report, path)?;
     }
     if let Some(folder) = &options.chart {
         report.write_chart(folder)?;
@@ -203,7 +203,9 @@ fn start(options: &Options, subject: Subject, setting: Setting) -> anyhow::Resul
     let scene = Scene { attacked: setting.attacked, stations: setting.stations };
     say(&format!("starting {}", subject.title()));
     Ok(match subject {
-        Subject::Millrace => Box::new(Millrace::start(&options.program()?, worker_cpu, other_cpu, scene)?),
+        Subject::Millrace => {
+            Box::new(Millrace::start(&program(options.program.as_ref())?, worker_cpu, other_cpu, scene)?)
+        }
         Subject::OvsNormal | Subject::OvsInPort | Subject::OvsRules => Box::new(Ovs::start(OvsSpec {
             worker_cpu,
             other_cpu,

@@ -19,6 +19,19 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Some machine, for tests of what is said of one.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self {
+            cpu: "a CPU".into(),
+            cores: 2,
+            tsc_mhz: 2000,
+            kernel: "Linux".into(),
+            worker_cpu: 0,
+            load_cpu: 1,
+        }
+    }
+
     /// Looks at this machine.
     pub(crate) fn here(worker_cpu: usize, load_cpu: usize) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

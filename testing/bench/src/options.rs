@@ -65,11 +65,12 @@ impl Options {
         ensure!(!(options.only_peer && options.peer == Peer::None), "nobody to measure");
         Ok(options)
     }
+}
 
-    pub(crate) fn program(&self) -> anyhow::Result<PathBuf> {
-        match &self.program {
-            Some(program) => Ok(program.clone()),
-            None => std::env::current_exe().context("cannot find this program's own file"),
-        }
+/// The program whose `switch` is measured: by default this one.
+pub(crate) fn program(chosen: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    match chosen {
+        Some(program) => Ok(program.clone()),
+        None => std::env::current_exe().context("cannot find this program's own file"),
     }
 }

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Context;
 use serde_json::Value;
 
 use crate::all::Row;
@@ -86,7 +85,7 @@ pub(crate) struct Section {
     pub(crate) row: &'static Row,
     /// As the row printed it.
     pub(crate) table: String,
-    pub(crate) json: Option<String>,
+    pub(crate) json: Option<Value>,
     pub(crate) picture: bool,
     pub(crate) error: Option<String>,
 }
@@ -162,8 +161,8 @@ pub(crate) fn goals(sections: &[Section]) -> anyhow::Result<String> {
     let mut table = "| row | Millrace / peer | goal | measured | |\n|---|---|---|---|---|\n".to_owned();
     for goal in GOALS {
         let Some(section) = sections.iter().find(|section| section.row.name == goal.row) else { continue };
-        let Some(json) = parse(section)? else { continue };
-        let line = match ratio(&json, goal) {
+        let Some(json) = &section.json else { continue };
+        let line = match ratio(json, goal) {
             Some(ratio) => {
                 let met = if goal.bound.holds(ratio) { "met" } else { "missed" };
                 format!("{ratio:.2} | {met}")
@@ -178,11 +177,9 @@ pub(crate) fn goals(sections: &[Section]) -> anyhow::Result<String> {
 /// The page.
 pub(crate) fn text(sections: &[Section]) -> anyhow::Result<String> {
     let mut page = HEAD.trim_end().to_owned();
-    for section in sections {
-        if let Some(machine) = parse(section)?.as_ref().and_then(|json| json.get("machine")) {
-            write!(page, "\n\n{}", machine_line(machine))?;
-            break;
-        }
+    let machine = sections.iter().find_map(|section| section.json.as_ref()?.get("machine"));
+    if let Some(machine) = machine {
+        write!(page, "\n\n{}", machine_line(machine))?;
     }
     write!(page, "\n\n## The goals\n\n{}", goals(sections)?)?;
     for section in sections {
@@ -199,11 +196,6 @@ pub(crate) fn text(sections: &[Section]) -> anyhow::Result<String> {
         }
     }
     Ok(page)
-}
-
-fn parse(section: &Section) -> anyhow::Result<Option<Value>> {
-    let parse = |text: &String| serde_json::from_str(text).context("a row's JSON cannot be read");
-    section.json.as_ref().map(parse).transpose()
 }
 
 fn machine_line(machine: &Value) -> String {
@@ -254,7 +246,7 @@ mod tests {
     use super::*;
 
     fn section(json: &str) -> Section {
-        let (table, json) = ("a table".into(), Some(json.into()));
+        let (table, json) = ("a table".into(), Some(serde_json::from_str(json).unwrap()));
         Section { row: &ROWS[0], table, json, picture: true, error: None }
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::case::{Case, FrameKind, short};
 use crate::chart::{Bar, BarChart, BarSeries, Color, Figure, Panel};
-use crate::figures::{self, round};
+use crate::figures::{common_label, distinct, round};
 use crate::lab::Sample;
 use crate::machine::Machine;
 use crate::probe::Label;
@@ -223,11 +223,6 @@ impl Report {
         self.ratios.iter().filter(wanted).map(|ratio| (ratio.case.title(), ratio.millrace_over_peer))
     }
 
-    /// The machine-readable form.
-    pub(crate) fn write_json(&self, path: &Path) -> anyhow::Result<()> {
-        figures::write_json(self, path)
-    }
-
     /// The picture.
     pub(crate) fn write_chart(&self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)
@@ -282,19 +277,13 @@ impl Report {
 }
 
 fn labels(results: &[Outcome]) -> String {
-    let mut labels: Vec<Label> = results.iter().map(|result| result.label).collect();
-    labels.sort_unstable();
-    labels.dedup();
+    let labels = distinct(results.iter().map(|result| result.label));
     labels.iter().map(Label::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn bars(title: &str, unit: &str, results: &[&Outcome], bar: impl Fn(&Outcome) -> Bar) -> BarChart {
-    let mut cases: Vec<Case> = results.iter().map(|result| result.case).collect();
-    cases.sort_unstable();
-    cases.dedup();
-    let mut subjects: Vec<Subject> = results.iter().map(|result| result.subject).collect();
-    subjects.sort_unstable();
-    subjects.dedup();
+    let cases = distinct(results.iter().map(|result| result.case));
+    let subjects = distinct(results.iter().map(|result| result.subject));
     let series = subjects
         .into_iter()
         .map(|subject| BarSeries {
@@ -340,20 +329,13 @@ fn color(subject: Subject) -> Color {
 /// The samples to compare: of one label, undisturbed if there are such for every subject.
 fn comparable<'a>(samples: &[&'a Sample]) -> (Label, Vec<&'a Sample>) {
     let quiet: Vec<&Sample> = samples.iter().copied().filter(|sample| !sample.is_disturbed()).collect();
+    let subjects = by_subject(samples).len();
     for candidates in [quiet.as_slice(), samples] {
-        let rounds = |label: Label| {
-            let of_label: Vec<&Sample> =
-                candidates.iter().copied().filter(|sample| sample.label == label).collect();
-            let groups = by_subject(&of_label);
-            let complete = groups.len() == by_subject(samples).len();
-            (if complete { groups.values().map(Vec::len).min().unwrap_or(0) } else { 0 }, of_label)
-        };
-        let best = [Label::Far, Label::Mix, Label::Near]
-            .map(|label| (label, rounds(label)))
-            .into_iter()
-            .max_by_key(|(_, (rounds, _))| *rounds);
-        if let Some((label, (1.., samples))) = best {
-            return (label, samples);
+        let labels: Vec<_> = candidates.iter().map(|sample| (sample.subject, sample.label)).collect();
+        if by_subject(candidates).len() == subjects
+            && let Some(label) = common_label(&labels)
+        {
+            return (label, candidates.iter().copied().filter(|sample| sample.label == label).collect());
         }
     }
     (Label::Mix, samples.to_vec())
@@ -473,16 +455,8 @@ mod tests {
     }
 
     fn report(samples: &[Sample]) -> Report {
-        let machine = Machine {
-            cpu: "a CPU".into(),
-            cores: 2,
-            tsc_mhz: 2000,
-            kernel: "Linux".into(),
-            worker_cpu: 0,
-            load_cpu: 1,
-        };
         let versions = [(Subject::Millrace, "0.1".into()), (Subject::OvsNormal, "3.1".into())];
-        Report::new(machine, crate::rows::VHOST, LoadKind::Light, samples, &versions)
+        Report::new(Machine::example(), crate::rows::VHOST, LoadKind::Light, samples, &versions)
     }
 
     #[test]

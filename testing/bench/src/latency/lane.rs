@@ -10,6 +10,7 @@ use crate::cpu;
 use crate::figures::say;
 use crate::interrupt::Interrupt;
 use crate::millrace::Millrace;
+use crate::options::program;
 use crate::ovs::{Ovs, OvsSpec};
 use crate::pods::contender::{Contender, Link};
 use crate::pods::ovs::OvsPorts;
@@ -54,7 +55,7 @@ pub(super) fn pods(args: &LatencyArgs, interrupt: &Interrupt) -> anyhow::Result<
         interrupt.check()
     };
     say("connecting kernel pods by Millrace");
-    add(pods::start_millrace(&pods::program(args.program.as_ref())?, worker, other)?)?;
+    add(pods::start_millrace(&program(args.program.as_ref())?, worker, other)?)?;
     say("connecting kernel pods by veth pairs and a bridge");
     add(pods::start_bridge()?)?;
     if !args.without_ovs {
@@ -75,7 +76,7 @@ pub(super) fn guests(args: &LatencyArgs, interrupt: &Interrupt) -> anyhow::Resul
         interrupt.check()
     };
     say("connecting vhost-user guests by Millrace");
-    let program = pods::program(args.program.as_ref())?;
+    let program = program(args.program.as_ref())?;
     let millrace = Millrace::start(&program, args.worker_cpu, args.load_cpu, SCENE)?;
     add(Contender::Millrace, Box::new(millrace), Subject::Millrace)?;
     if !args.without_ovs {

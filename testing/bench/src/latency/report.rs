@@ -11,7 +11,7 @@ use super::goals::{Goal, goals};
 use super::guests::FRAME_BYTES;
 use super::{Load, Measure, Sample};
 use crate::chart::{Bar, BarChart, BarSeries, Figure, Panel};
-use crate::figures::{common_label, round, table};
+use crate::figures::{common_label, distinct, round, table};
 use crate::machine::Machine;
 use crate::pods::contender::Contender;
 use crate::probe::Label;
@@ -106,10 +106,7 @@ impl Report {
             let labels: Vec<_> = of_load.iter().map(|sample| (sample.contender, sample.label)).collect();
             // Without traffic it does not matter where the cores are.
             let label = if load.is_watch() { None } else { common_label(&labels) };
-            let mut contenders: Vec<Contender> = of_load.iter().map(|sample| sample.contender).collect();
-            contenders.sort_unstable();
-            contenders.dedup();
-            for contender in contenders {
+            for contender in distinct(of_load.iter().map(|sample| sample.contender)) {
                 let comparable: Vec<Sample> = of_load
                     .iter()
                     .filter(|sample| sample.contender == contender)
@@ -208,10 +205,7 @@ impl Report {
     /// One group per load, one bar per subject: the median, with a whisker to the 99th percentile.
     fn bars(&self, title: &str, loads: &[(Load, &str); 2]) -> BarChart {
         let of_panel = |result: &&Outcome| loads.iter().any(|(load, _)| *load == result.kind);
-        let mut contenders: Vec<Contender> =
-            self.results.iter().filter(of_panel).map(|result| result.subject).collect();
-        contenders.sort_unstable();
-        contenders.dedup();
+        let contenders = distinct(self.results.iter().filter(of_panel).map(|result| result.subject));
         let highest =
             self.results.iter().filter(of_panel).filter_map(|result| result.p50_us).fold(0.0, f64::max);
         let bar = |contender: Contender, load: Load| {
@@ -317,14 +311,6 @@ mod tests {
     }
 
     fn report() -> Report {
-        let machine = Machine {
-            cpu: "a CPU".into(),
-            cores: 2,
-            tsc_mhz: 2000,
-            kernel: "Linux".into(),
-            worker_cpu: 0,
-            load_cpu: 1,
-        };
         let samples = [
             sample(Load::PodsBusy, Contender::Millrace, times(10, 20)),
             sample(Load::PodsBusy, Contender::Veth, times(30, 40)),
@@ -332,7 +318,7 @@ mod tests {
             sample(Load::GuestsNone, Contender::Millrace, Measure::Cpu(0.002)),
             sample(Load::GuestsNone, Contender::OvsVhost, Measure::Cpu(1.0)),
         ];
-        Report::new(machine, &samples, &[(Contender::Veth, "6.18".into())])
+        Report::new(Machine::example(), &samples, &[(Contender::Veth, "6.18".into())])
     }
 
     #[test]

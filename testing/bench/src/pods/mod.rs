@@ -1,9 +1,9 @@
 //! How much TCP passes from one kernel pod to another? `millrace bench pods`.
 //!
-//! Three pairs of pods are made in the same way: two network namespaces with one netdev each. Millrace connects the first
-//! by TAP ports and one worker, the kernel the second by veth and a Linux bridge, OVS's userspace datapath the third.
-//! iperf3 sends one stream in messages of a given size with TCP_NODELAY. The three take turns of a second or two; who is
-//! not measured is stopped.
+//! Four pairs of pods are made in the same way: two network namespaces with one netdev each. Millrace connects the first
+//! by TAP ports and one worker, the kernel the second by veth and a Linux bridge, OVS's userspace datapath the third by
+//! TAP ports and the fourth by AF_PACKET. iperf3 sends one stream in messages of a given size with TCP_NODELAY. The four
+//! take turns of a second or two; who is not measured is stopped.
 //!
 //! Limit: a message is no frame. TCP_NODELAY sends a message that finds nothing in the way at once, but what is written
 //! while earlier bytes wait for window or queue leaves together. Over a veth, where the sender's own call carries each
@@ -31,6 +31,7 @@ use crate::figures::say;
 use crate::hugepages::HugePages;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
+use crate::options::program;
 use crate::probe::{self, Label};
 use crate::process::Priority;
 use contender::{Contender, Link};
@@ -46,7 +47,7 @@ Examples:
   millrace bench pods --quick --messages 64,131072
   millrace bench pods --rounds 11 --json pods.json --chart .
 
-It needs root, two CPUs, iperf3, about 600 MiB for huge pages, and OVS-DPDK (apt-get install openvswitch-switch-dpdk);
+It needs root, two CPUs, iperf3, about 1.2 GiB for huge pages, and OVS-DPDK (apt-get install openvswitch-switch-dpdk);
 --without-ovs leaves the last two out.";
 
 /// What to measure.
@@ -190,14 +191,6 @@ fn start(args: &PodsArgs, interrupt: &Interrupt) -> anyhow::Result<Vec<Lane>> {
         }
     }
     Ok(lanes)
-}
-
-/// The program whose `switch` is measured: by default this one.
-pub(crate) fn program(chosen: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
-    match chosen {
-        Some(program) => Ok(program.clone()),
-        None => std::env::current_exe().context("cannot find this program's own file"),
-    }
 }
 
 impl Lane {

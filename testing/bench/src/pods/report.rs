@@ -11,7 +11,7 @@ use super::Sample;
 use super::contender::Contender;
 use super::iperf::Messages;
 use crate::chart::{Bar, BarChart, BarSeries, Figure, Panel};
-use crate::figures::{common_label, round, table};
+use crate::figures::{common_label, distinct, round, table};
 use crate::machine::Machine;
 use crate::probe::Label;
 use crate::stats::spread;
@@ -193,12 +193,8 @@ impl Report {
 
 /// One group per message size, one bar per subject.
 fn bars(title: &str, results: &[&Outcome]) -> BarChart {
-    let mut sizes: Vec<u64> = results.iter().map(|result| result.frame_bytes).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    let mut contenders: Vec<Contender> = results.iter().map(|result| result.subject).collect();
-    contenders.sort_unstable();
-    contenders.dedup();
+    let sizes = distinct(results.iter().map(|result| result.frame_bytes));
+    let contenders = distinct(results.iter().map(|result| result.subject));
     let bar = |contender: Contender, bytes: u64| {
         let found = results.iter().find(|result| result.subject == contender && result.frame_bytes == bytes);
         found.map(|result| {
@@ -292,16 +288,8 @@ mod tests {
     }
 
     fn report(samples: &[Sample]) -> Report {
-        let machine = Machine {
-            cpu: "a CPU".into(),
-            cores: 2,
-            tsc_mhz: 2000,
-            kernel: "Linux".into(),
-            worker_cpu: 0,
-            load_cpu: 1,
-        };
         let versions = [Contender::Millrace, Contender::Veth, Contender::OvsTap].map(|who| (who, "1".into()));
-        Report::new(machine, Messages::Apart, samples, &versions)
+        Report::new(Machine::example(), Messages::Apart, samples, &versions)
     }
 
     #[test]
