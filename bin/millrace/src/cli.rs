@@ -3,7 +3,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{agent, demo, get, logging, output, switch, top, trace};
+use crate::{agent, demo, doctor, get, logging, output, switch, top, trace};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,7 +13,8 @@ Examples:
   millrace get ports                             what is attached, and what moved
   millrace get drops                             which packets ended here, and why
   millrace trace --port POD/eth0 --to 10.1.0.7 --tcp 40000,80
-  millrace top                                   live rates";
+  millrace top                                   live rates
+  millrace doctor                                what this node can do, and what it lacks";
 
 /// Accelerated container networking: a user-space switch for pods
 #[derive(Debug, Parser)]
@@ -41,6 +42,8 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Watch rates by port and the workers' CPU use
     Top(top::TopArgs),
+    /// See what this node can do, and what to do about the rest
+    Doctor(doctor::DoctorArgs),
     /// See a node work: three pods, pings, TCP, 64-byte packets and one explained packet
     Demo(demo::DemoArgs),
     /// Measure, beside a peer in the same run
@@ -89,6 +92,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Get(args) => asynchronous()?.block_on(get::run(&args)),
         Command::Trace(args) => asynchronous()?.block_on(trace::run(&args)),
         Command::Top(args) => asynchronous()?.block_on(top::run(&args)),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(Bench::Vhost(args)) => bench::vhost::run(&args),
         Command::Bench(Bench::Sweep(args)) => bench::sweep::run(&args),

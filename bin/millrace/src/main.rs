@@ -7,6 +7,7 @@ mod agent;
 mod cli;
 mod client;
 mod demo;
+mod doctor;
 mod get;
 mod logging;
 mod output;
