@@ -10,6 +10,7 @@ mod prepare;
 mod run;
 mod suite;
 mod tidy;
+mod vm;
 
 use std::process::{Command, ExitCode};
 
@@ -32,6 +33,20 @@ enum Task {
     Tidy,
     /// Everything: prepares the machine, then check, then every test with real parts. The one test command.
     Test,
+    /// The tests that need kernel modules or devices of a virtual machine (VDUSE, vDPA, SR-IOV, switchdev).
+    Vm {
+        /// One machine alone
+        #[arg(long)]
+        shape: Option<vm::Shape>,
+        /// A shell in the guest instead
+        #[arg(long, conflicts_with = "filter")]
+        shell: bool,
+        /// The product's programs as they were built before; the tests are built in any case
+        #[arg(long)]
+        no_build: bool,
+        /// A part of the tests' names; what these say is passed on
+        filter: Option<String>,
+    },
     /// Installs what the tests need (Debian packages by name, huge pages); `test` does it by itself.
     Prepare,
     /// Looks for inputs that a parser cannot bear (libFuzzer); a crash becomes a file of the corpus.
@@ -66,6 +81,13 @@ fn task(task: Task) -> Result<()> {
         Task::Check => check::check(),
         Task::Tidy => tidy::tidy(),
         Task::Test => suite::test(),
+        Task::Vm { shape, shell: true, .. } => vm::shell(shape.unwrap_or(vm::Shape::Plain)),
+        Task::Vm { shape, no_build, filter, .. } => {
+            if !no_build {
+                suite::build_product()?;
+            }
+            vm::vm(shape, filter.as_deref())
+        }
         Task::Prepare => prepare::prepare(),
         Task::Fuzz { target, seconds } => {
             run::run(Command::new("testing/fuzz/run").arg(target).arg(seconds.to_string()))

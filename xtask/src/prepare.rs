@@ -19,8 +19,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("xz", "xz-utils"),
+    ("modprobe", "kmod"),
     ("setpriv", "util-linux"),
+    ("gcc", "gcc"),
     ("g++", "g++"),
+    ("make", "make"),
 ];
 
 /// Free huge pages of 2 MiB that the tests use: DPDK programs that share them with the switch.
@@ -62,8 +65,11 @@ fn huge_pages() -> Result<()> {
     Ok(())
 }
 
-/// The virtual machine of the lab: its kernel and QEMU.
-fn lab() -> Result<()> {
+/// The virtual machines of the lab: their kernel and QEMU. Taken as they are where this is not root.
+pub(crate) fn lab() -> Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
     let script = run::root().join("testing/lab/vm/prepare");
     run(&mut Command::new(script))
 }

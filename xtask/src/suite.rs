@@ -5,26 +5,24 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{check, prepare, run};
+use crate::{check, prepare, run, vm};
 
 /// Everything: prepare, check, then every test with real parts.
 pub(crate) fn test() -> Result<()> {
     prepare::prepare()?;
     check::lint()?;
-    // The tests execute the product's binaries, so these are built as a user would build them.
-    run::run(&mut run::cargo(&[
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "millrace",
-        "--package",
-        "millrace-cni",
-    ]))?;
+    build_product()?;
     let mut tally = run_tests("all tests", &[], &[("MILLRACE_REQUIRE_ALL", "1")])?;
     tally.add(&run_doc_tests()?);
     tally.add(&run_watched()?);
+    tally.add(&vm::run_all());
     tally.verdict()
+}
+
+/// The tests execute the product's programs, so these are built as a user would build them.
+pub(crate) fn build_product() -> Result<()> {
+    let packages = ["--package", "millrace", "--package", "millrace-cni"];
+    run::run(run::cargo(&["build", "--release", "--quiet"]).args(packages))
 }
 
 /// What became of the tests of a run.
@@ -40,7 +38,25 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, other: &Tally) {
+    /// A test passed.
+    pub(crate) fn pass(&mut self) {
+        self.passed += 1;
+    }
+
+    /// A test did not run.
+    pub(crate) fn skip(&mut self, remark: Option<String>) {
+        self.skipped += 1;
+        self.remarks.extend(remark);
+    }
+
+    /// A test failed.
+    pub(crate) fn fail(&mut self, remark: String) {
+        self.failed += 1;
+        self.remarks.push(remark);
+    }
+
+    /// Adds the counts of another run.
+    pub(crate) fn add(&mut self, other: &Tally) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -92,7 +108,8 @@ impl Tally {
 
 /// Runs the workspace's tests, `filter` narrowing the targets, and counts.
 pub(crate) fn run_tests(title: &str, filter: &[&str], env: &[(&str, &str)]) -> Result<Tally> {
-    let mut args = vec!["test", "--workspace", "--no-fail-fast"];
+    // The tests of package vm run in the VM lab, and nowhere else.
+    let mut args = vec!["test", "--workspace", "--exclude", "vm", "--no-fail-fast"];
     args.extend(if filter.is_empty() { &["--all-targets"] } else { filter });
     // Skips are said on standard output, which libtest would swallow for a test that passes.
     args.extend(["--", "--nocapture"]);

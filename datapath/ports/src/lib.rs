@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** the numbers a guest or the kernel writes are checked in release builds; no guest can make a queue panic,
 //! hang or grow memory.
+mod control;
 pub mod cycles;
 mod device;
 pub mod fault;
@@ -13,7 +14,9 @@ pub mod mem;
 pub mod offload;
 pub mod pcap;
 mod queue;
+mod reactor;
 pub mod tap;
+pub mod vduse;
 pub mod vhost_user;
 pub mod virtio;
 mod wait;

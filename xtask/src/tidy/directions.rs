@@ -11,19 +11,21 @@ use crate::run::cargo;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("frame", &[]),
-    ("ports", &["frame", "wire"]),
+    ("vduse", &[]),
+    ("ports", &["frame", "vduse", "wire"]),
     ("vswitch", &["wire", "frame"]),
     ("worker", &["ports", "vswitch", "frame", "wire"]),
     ("model", &["wire"]),
     ("local-api", &["model"]),
     ("reconcile", &["model", "vswitch", "local-api", "wire"]),
-    ("linux", &["reconcile", "model", "wire"]),
+    ("linux", &["reconcile", "model", "vduse", "wire"]),
     ("millrace-cni", &["local-api"]),
     ("guest", &["wire"]),
     ("sim", &["vswitch", "worker", "ports", "frame", "wire"]),
     ("lab", &["guest", "wire"]),
     ("fuzz", &["wire", "frame", "ports", "vswitch", "model", "local-api", "reconcile"]),
     ("bench", &["frame", "guest", "lab", "local-api", "ports", "vswitch", "wire"]),
+    ("vm", &["guest", "lab", "wire"]),
     ("xtask", &[]),
 ];
 /// The one program may use everything, the test rooms only through their libraries.

@@ -84,6 +84,7 @@ impl From<api::PortState> for Port {
         let (kind, device) = match port.device {
             Some(api::port::Device::Tap(tap)) => ("tap", tap.netdev),
             Some(api::port::Device::VhostUser(vhost)) => ("vhost-user", vhost.socket_path),
+            Some(api::port::Device::Vduse(vduse)) => ("vduse", vduse.name),
             None => ("-", String::new()),
         };
         Self {

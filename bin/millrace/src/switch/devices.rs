@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use local_api::switch_v1 as api;
 use ports::Device;
 use ports::tap::{self, TapSpec};
+use ports::vduse::{VduseControl, VduseSpec};
 use ports::vhost_user::{Role, VhostUserControl, VhostUserSpec};
 use wire::MacAddr;
 
@@ -21,38 +22,50 @@ pub(super) trait Devices: Send + Sync {
     fn open(&self, port: &api::Port) -> Result<Device, String>;
 }
 
-/// Devices of the machine.
+/// Devices of the machine. The threads of a kind are started with its first port: a node without one has none for it.
+#[derive(Default)]
 pub(super) struct Machine {
-    // Started with the first vhost-user port: a node without one has no thread for them.
     vhost_user: Mutex<Option<Arc<VhostUserControl>>>,
+    vduse: Mutex<Option<Arc<VduseControl>>>,
 }
 
 impl Machine {
     pub(super) fn new() -> Self {
-        Self { vhost_user: Mutex::new(None) }
+        Self::default()
     }
+}
 
-    fn vhost_user(&self) -> io::Result<Arc<VhostUserControl>> {
-        let mut control = self.vhost_user.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(control) = &*control {
-            return Ok(control.clone());
-        }
-        Ok(control.insert(VhostUserControl::start()?).clone())
+/// What is there, or else what `start` makes.
+fn started<T>(
+    kind: &str,
+    there: &Mutex<Option<Arc<T>>>,
+    start: impl FnOnce() -> io::Result<Arc<T>>,
+) -> Result<Arc<T>, String> {
+    let mut there = there.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(control) = &*there {
+        return Ok(Arc::clone(control));
     }
+    let control = start().map_err(|error| format!("{kind} control thread: {error}"))?;
+    Ok(Arc::clone(there.insert(control)))
 }
 
 impl Devices for Machine {
     fn open(&self, port: &api::Port) -> Result<Device, String> {
         let mac = first_mac(port)?;
-        match port.device.as_ref().ok_or("it names no device: tap or vhost_user")? {
+        match port.device.as_ref().ok_or("it names no device: tap, vhost_user or vduse")? {
             Asked::Tap(device) => {
                 tap::open(&tap_spec(device, mac, port.mtu_bytes)?).map_err(|error| error.to_string())
             }
             Asked::VhostUser(device) => {
-                let control =
-                    self.vhost_user().map_err(|error| format!("vhost-user control thread: {error}"))?;
+                let control = started("vhost-user", &self.vhost_user, VhostUserControl::start)?;
                 let spec = vhost_user_spec(device, mac, port.mtu_bytes)?;
                 control.open(spec).map_err(|error| error.to_string())
+            }
+            Asked::Vduse(device) => {
+                let control = started("VDUSE", &self.vduse, || VduseControl::start().map(Arc::new))?;
+                let mtu_bytes = u16::try_from(port.mtu_bytes).unwrap_or(u16::MAX);
+                let spec = VduseSpec { name: device.name.clone(), mac, mtu_bytes };
+                control.open(&spec).map_err(|error| error.to_string())
             }
         }
     }
@@ -101,6 +114,7 @@ fn queues(asked: u32) -> Result<u16, String> {
 pub(super) fn differs(before: &api::Port, after: &api::Port) -> bool {
     match (&before.device, &after.device) {
         (Some(Asked::Tap(a)), Some(Asked::Tap(b))) => a != b,
+        (Some(Asked::Vduse(a)), Some(Asked::Vduse(b))) => a != b,
         (a, b) => a != b || before.mtu_bytes != after.mtu_bytes || before.macs.first() != after.macs.first(),
     }
 }
@@ -110,6 +124,7 @@ pub(super) fn is_same_object(before: &api::Port, after: &api::Port) -> bool {
     match (&before.device, &after.device) {
         (Some(Asked::Tap(a)), Some(Asked::Tap(b))) => (&a.netns, &a.netdev) == (&b.netns, &b.netdev),
         (Some(Asked::VhostUser(a)), Some(Asked::VhostUser(b))) => a.socket_path == b.socket_path,
+        (Some(Asked::Vduse(a)), Some(Asked::Vduse(b))) => a == b,
         _ => false,
     }
 }

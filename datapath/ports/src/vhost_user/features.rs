@@ -2,12 +2,6 @@
 
 use crate::virtio::Features;
 
-/// The device's configuration space shows a MAC address (virtio 1.2 §5.1.3).
-pub(super) const NET_MAC: u64 = 1 << 5;
-/// The configuration space shows an MTU.
-pub(super) const NET_MTU: u64 = 1 << 3;
-/// The configuration space shows the link's state.
-pub(super) const NET_STATUS: u64 = 1 << 16;
 /// The driver announces itself after a migration, so that nobody else has to.
 pub(super) const NET_GUEST_ANNOUNCE: u64 = 1 << 21;
 /// Guest pages that the device writes are to be marked in the log (VHOST_F_LOG_ALL).
@@ -15,9 +9,8 @@ pub(super) const LOG_ALL: u64 = 1 << 26;
 /// Protocol features can be negotiated (VHOST_USER_F_PROTOCOL_FEATURES). With it, rings start disabled.
 pub(super) const PROTOCOL_FEATURES: u64 = 1 << 30;
 
-/// What every port offers in GET_FEATURES.
-pub(super) const OFFERED: u64 =
-    Features::OFFERED.0 | NET_STATUS | NET_GUEST_ANNOUNCE | LOG_ALL | PROTOCOL_FEATURES;
+/// What every port offers in GET_FEATURES, apart from what its configuration space shows.
+pub(super) const OFFERED: u64 = Features::OFFERED.0 | NET_GUEST_ANNOUNCE | LOG_ALL | PROTOCOL_FEATURES;
 
 /// The bits of GET_PROTOCOL_FEATURES (VHOST_USER_PROTOCOL_F_*).
 pub(super) mod protocol {

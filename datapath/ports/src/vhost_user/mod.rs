@@ -7,7 +7,7 @@
 //! | what happens | where |
 //! |---|---|
 //! | a socket is made, looked for, removed | `endpoint` |
-//! | one thread waits for all sockets and timers of all ports | `control`, `reactor` |
+//! | one thread waits for all sockets and timers of all ports | `control`, [`crate::reactor`] |
 //! | a connection comes and goes | `port` |
 //! | bytes and descriptors become whole messages, and these become types | `channel`, `message` |
 //! | a message changes the session: features, memory, log | `session` |
@@ -44,7 +44,6 @@ pub mod fuzz;
 mod message;
 mod port;
 mod queues;
-mod reactor;
 mod session;
 mod spec;
 mod vring;

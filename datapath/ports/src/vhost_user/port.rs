@@ -14,8 +14,9 @@ use super::channel::{Channel, ChannelError};
 use super::endpoint::{self, Endpoint};
 use super::message::{Header, Message, Reply};
 use super::queues::Queues;
-use super::reactor::{Interest, Reactor, Source, Timer};
 use super::session::{Failure, Profile, Session};
+use crate::control::Controlled;
+use crate::reactor::{Interest, Reactor, Source, Timer};
 use crate::{Link, Waker};
 
 /// The first pause before the switch connects again; it doubles up to [`RETRY_MAX`].
@@ -75,40 +76,6 @@ impl Port {
         })
     }
 
-    pub(super) fn set_waker(&mut self, waker: Waker) {
-        self.waker = Some(waker);
-    }
-
-    pub(super) fn link(&self) -> Link {
-        match &self.connection {
-            Some(connection) => connection.session.link(),
-            None => {
-                let waiting = self.endpoint.waiting();
-                let detail = match &self.parting {
-                    Some(parting) => format!("{waiting}; {parting}"),
-                    None => waiting,
-                };
-                Link { up: false, detail }
-            }
-        }
-    }
-
-    /// Something happened at `source`, or seemed to: an event may be older than what it is about.
-    pub(super) fn on_event(&mut self, source: Source, reactor: &Reactor) {
-        match source {
-            Source::Connection => self.serve(reactor),
-            Source::Timer => {
-                self.timer.clear();
-                self.retry(reactor);
-            }
-            Source::Listener => {
-                // The frontend may have gone and come back before its end was noticed.
-                self.serve(reactor);
-                self.accept(reactor);
-            }
-        }
-    }
-
     fn accept(&mut self, reactor: &Reactor) {
         let Endpoint::Created(listener) = &self.endpoint else { return };
         match listener.accept() {
@@ -157,7 +124,7 @@ impl Port {
     fn attach(&mut self, stream: UnixStream, reactor: &Reactor) {
         let session = Session::new(Arc::clone(&self.profile), Arc::clone(&self.queues));
         let watched = Channel::new(stream).and_then(|channel| {
-            reactor.watch(&channel, self.id, Source::Connection)?;
+            reactor.watch(&channel, self.id, Source::Messages)?;
             Ok(channel)
         });
         match watched {
@@ -193,6 +160,44 @@ impl Port {
             wake();
         }
     }
+}
+
+impl Controlled for Port {
+    fn set_waker(&mut self, waker: Waker) {
+        self.waker = Some(waker);
+    }
+
+    fn link(&self) -> Link {
+        match &self.connection {
+            Some(connection) => connection.session.link(),
+            None => {
+                let waiting = self.endpoint.waiting();
+                let detail = match &self.parting {
+                    Some(parting) => format!("{waiting}; {parting}"),
+                    None => waiting,
+                };
+                Link { up: false, detail }
+            }
+        }
+    }
+
+    fn on_event(&mut self, source: Source, reactor: &Reactor) {
+        match source {
+            Source::Messages => self.serve(reactor),
+            Source::Timer => {
+                self.timer.clear();
+                self.retry(reactor);
+            }
+            Source::Listener => {
+                // The frontend may have gone and come back before its end was noticed.
+                self.serve(reactor);
+                self.accept(reactor);
+            }
+        }
+    }
+
+    /// A vhost-user port leaves nothing behind that a restart would need.
+    fn retire(&mut self) {}
 }
 
 /// One frontend.
@@ -243,8 +248,7 @@ impl Connection {
     /// Waits for room instead of messages while replies are not read, and the other way round.
     fn follow(&mut self, port: u64, reactor: &Reactor) {
         let wanted = if self.channel.is_clogged() { Interest::Write } else { Interest::Read };
-        if wanted != self.interest && reactor.change(&self.channel, port, Source::Connection, wanted).is_ok()
-        {
+        if wanted != self.interest && reactor.change(&self.channel, port, Source::Messages, wanted).is_ok() {
             self.interest = wanted;
         }
     }

@@ -14,14 +14,13 @@ use super::message::{ConfigRange, LogBase, Message, Reply, Violation, VringAddr,
 use super::queues::Queues;
 use super::vring::{Context, Vring};
 use crate::Link;
+use crate::virtio::config::NetConfig;
 use crate::virtio::{
     DirtyLog, Features, GuestMemory, MAX_MEMORY_SLOTS, MAX_RING_SIZE, MemoryError, Region, RegionSpec,
 };
 
 /// The configuration space that can be asked for (VHOST_USER_MAX_CONFIG_SIZE).
 const CONFIG_SPACE_BYTES: usize = 256;
-/// The link is up (virtio 1.2 §5.1.4, VIRTIO_NET_S_LINK_UP).
-const STATUS_LINK_UP: u16 = 1;
 /// The least MTU that IPv4 can live with (RFC 791).
 const MIN_MTU_BYTES: u64 = 68;
 
@@ -29,33 +28,21 @@ const MIN_MTU_BYTES: u64 = 68;
 #[derive(Debug)]
 pub(super) struct Profile {
     features: u64,
-    queue_pairs: u16,
-    mtu_bytes: u16,
-    mac: Option<MacAddr>,
+    config: NetConfig,
 }
 
 impl Profile {
     pub(super) fn new(spec: &VhostUserSpec) -> Self {
-        let mut features = features::OFFERED;
-        if spec.mac.is_some() {
-            features |= features::NET_MAC;
-        }
-        if spec.mtu_bytes != 0 {
-            features |= features::NET_MTU;
-        }
-        if spec.queue_pairs == 1 {
-            features &= !Features::MQ.0;
-        }
-        Self { features, queue_pairs: spec.queue_pairs, mtu_bytes: spec.mtu_bytes, mac: spec.mac }
+        let &VhostUserSpec { mac, queue_pairs, mtu_bytes, .. } = spec;
+        let config = NetConfig { mac, queue_pairs, mtu_bytes };
+        let without = if queue_pairs == 1 { Features::MQ.0 } else { 0 };
+        Self { features: (features::OFFERED | config.features()) & !without, config }
     }
 
     /// `struct virtio_net_config` (virtio 1.2 §5.1.4), zero behind its first fields.
     fn config_space(&self) -> [u8; CONFIG_SPACE_BYTES] {
         let mut space = [0; CONFIG_SPACE_BYTES];
-        space[..6].copy_from_slice(&self.mac.unwrap_or_default().0);
-        space[6..8].copy_from_slice(&STATUS_LINK_UP.to_le_bytes());
-        space[8..10].copy_from_slice(&self.queue_pairs.to_le_bytes());
-        space[10..12].copy_from_slice(&self.mtu_bytes.to_le_bytes());
+        space[..NetConfig::BYTES].copy_from_slice(&self.config.bytes());
         space
     }
 
@@ -130,7 +117,7 @@ impl Session {
             Message::SetFeatures(features) => self.set_features(features),
             Message::GetProtocolFeatures => tell(protocol::OFFERED),
             Message::SetProtocolFeatures(features) => self.set_protocol_features(features),
-            Message::GetQueueNum => tell(self.profile.queue_pairs.into()),
+            Message::GetQueueNum => tell(self.profile.config.queue_pairs.into()),
             Message::GetConfig(range) => Ok(Some(self.profile.config(range))),
             Message::SetConfig => refuse("the configuration space is not the guest's to write"),
             Message::NetSetMtu(mtu_bytes) => self.check_mtu(mtu_bytes),
@@ -182,7 +169,7 @@ impl Session {
     }
 
     fn check_mtu(&mut self, mtu_bytes: u64) -> Answer {
-        let most = if self.profile.mtu_bytes == 0 { u16::MAX } else { self.profile.mtu_bytes };
+        let most = if self.profile.config.mtu_bytes == 0 { u16::MAX } else { self.profile.config.mtu_bytes };
         if !(MIN_MTU_BYTES..=u64::from(most)).contains(&mtu_bytes) {
             return refuse(format!("an MTU of {mtu_bytes} bytes; the network carries {most}"));
         }

@@ -1,6 +1,6 @@
 //! How does memory of a peer stay mapped for exactly as long as somebody uses it?
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -47,6 +47,23 @@ impl Mapping {
         }
         // hugetlbfs reports its page size here; it maps and unmaps whole pages only.
         let block = u64::try_from(stat.st_blksize).unwrap_or(0).max(rustix::param::page_size() as u64);
+        Self::of_blocks(fd, offset, len, block)
+    }
+
+    /// The same for memory behind a VDUSE device: the kernel's own, which has no length to be compared with, or else a memory
+    /// file of the program that drives it.
+    ///
+    /// # Errors
+    /// As for [`Mapping::new`].
+    pub(crate) fn of_device(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<Self, MemoryError> {
+        if is_kernel_memory(fd) {
+            Self::of_blocks(fd, offset, len, rustix::param::page_size() as u64)
+        } else {
+            Self::new(fd, offset, len)
+        }
+    }
+
+    fn of_blocks(fd: BorrowedFd<'_>, offset: u64, len: u64, block: u64) -> Result<Self, MemoryError> {
         let start = offset % block;
         let mapped_bytes =
             (start + len).checked_next_multiple_of(block).ok_or(MemoryError::Overflow)? as usize;
@@ -75,6 +92,13 @@ impl Mapping {
     pub(crate) fn is_lost(&self) -> bool {
         self.guard.as_ref().is_some_and(Guard::is_lost)
     }
+}
+
+/// True for the memory that the kernel itself keeps for a VDUSE device ("vduse-domain", drivers/vdpa/vdpa_user/iova_domain.c).
+/// What it has no page for is SIGBUS, never a wait.
+pub(super) fn is_kernel_memory(fd: BorrowedFd<'_>) -> bool {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    std::fs::read_link(link).is_ok_and(|path| path.as_os_str() == "anon_inode:[vduse-domain]")
 }
 
 impl Drop for Mapping {

@@ -9,7 +9,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use super::mapping::Mapping;
+use super::mapping::{self, Mapping};
 
 /// Regions that a table may have; what Linux's vhost and QEMU use for hot-plugged memory.
 pub const MAX_MEMORY_SLOTS: usize = 509;
@@ -84,6 +84,27 @@ impl Region {
     /// # Errors
     /// Sizes and offsets that make no sense or that the file does not hold, and what mmap(2) refuses.
     pub fn map(spec: RegionSpec, fd: BorrowedFd<'_>) -> Result<Arc<Region>, MemoryError> {
+        Self::checked(spec)?;
+        let mapping = Mapping::new(fd, spec.file_offset, spec.size_bytes)?;
+        Ok(Arc::new(Region { spec, mapping }))
+    }
+
+    /// The same for memory behind a VDUSE device, which may also be the kernel's own.
+    ///
+    /// # Errors
+    /// As for [`Region::map`].
+    pub(crate) fn map_device(spec: RegionSpec, fd: BorrowedFd<'_>) -> Result<Arc<Region>, MemoryError> {
+        Self::checked(spec)?;
+        let mapping = Mapping::of_device(fd, spec.file_offset, spec.size_bytes)?;
+        Ok(Arc::new(Region { spec, mapping }))
+    }
+
+    /// True if `fd` is the memory that the kernel itself keeps for a VDUSE device.
+    pub(crate) fn is_device_memory(fd: BorrowedFd<'_>) -> bool {
+        mapping::is_kernel_memory(fd)
+    }
+
+    fn checked(spec: RegionSpec) -> Result<(), MemoryError> {
         if spec.size_bytes == 0 {
             return Err(MemoryError::Empty(spec.guest_addr));
         }
@@ -95,8 +116,7 @@ impl Region {
         if ends.contains(&None) {
             return Err(MemoryError::Overflow);
         }
-        let mapping = Mapping::new(fd, spec.file_offset, spec.size_bytes)?;
-        Ok(Arc::new(Region { spec, mapping }))
+        Ok(())
     }
 
     /// What it maps.

@@ -13,6 +13,7 @@
 //! **Limit:** split rings only; no legacy byte order or layout but for the ten-byte header.
 mod bell;
 mod chain;
+pub(crate) mod config;
 mod features;
 pub mod header;
 mod log;
@@ -31,5 +32,6 @@ pub use log::DirtyLog;
 pub use memory::{GuestMemory, MAX_MEMORY_BYTES, MAX_MEMORY_SLOTS, MemoryError, Region, RegionSpec};
 pub use ring::{AddressSpace, MAX_RING_SIZE, QueueSetup, RingAddresses, RingError};
 pub use rx::VirtioRx;
+pub(crate) use slot::Teller;
 pub use slot::{QueueLog, QueueSlot, RingPosition, SlotState};
 pub use tx::VirtioTx;

@@ -8,7 +8,7 @@ use frame::{BURST_FRAMES, Burst, DropReason, MAX_SEGMENTS, Offload, PushError, S
 use super::chain::{Access, ChainError, Run};
 use super::header::{self, HEADER_BYTES, Source};
 use super::ring::{Head, Ring};
-use super::slot::{QueueSlot, State, signal};
+use super::slot::{Call, QueueSlot, State};
 use crate::{PollReport, RxQueue};
 
 /// Runs of one chain: the frame's segments, and a header in a descriptor of its own.
@@ -144,7 +144,7 @@ impl RxQueue for VirtioRx {
         }
         drop(loan);
         if ring.publish(start.wrapping_add(taken)) {
-            signal(call.as_ref());
+            call.iter().for_each(Call::ring);
         }
         report
     }

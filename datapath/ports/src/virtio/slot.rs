@@ -25,6 +25,33 @@ pub struct QueueLog {
     pub used_guest_addr: Option<u64>,
 }
 
+/// Tells a driver of used chains on a worker's behalf. It must return at once, and may be called from any thread.
+pub(crate) type Teller = Arc<dyn Fn() + Send + Sync>;
+
+/// How a driver is told of used chains.
+pub(crate) enum Call {
+    /// By its eventfd.
+    Eventfd(OwnedFd),
+    /// By somebody of ours.
+    Teller(Teller),
+}
+
+impl Call {
+    #[inline]
+    pub(crate) fn ring(&self) {
+        match self {
+            Self::Eventfd(fd) => signal(Some(fd)),
+            Self::Teller(tell) => tell(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if matches!(self, Self::Eventfd(_)) { "Eventfd" } else { "Teller" })
+    }
+}
+
 /// Where a removed ring stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingPosition {
@@ -64,7 +91,7 @@ pub struct QueueSlot {
 pub(crate) struct State {
     pub(crate) stage: Stage,
     pub(crate) enabled: bool,
-    pub(crate) call: Option<OwnedFd>,
+    pub(crate) call: Option<Call>,
     /// For the one that sends.
     pub(crate) scratch: WriteScratch,
     armed: bool,
@@ -198,9 +225,25 @@ impl QueueSlot {
         if let Some(call) = call.map(to_ring).transpose()? {
             // Whatever was published while nobody could be told. And now it is certain that it is an eventfd.
             bell::ring(&call)?;
-            state.call = Some(call);
+            state.call = Some(Call::Eventfd(call));
         }
         Ok(())
+    }
+
+    /// The same by `teller`, which is told at once: something may have been published while nobody could be.
+    pub(crate) fn set_teller(&self, teller: Teller) {
+        let mut state = self.change();
+        teller();
+        state.call = Some(Call::Teller(teller));
+    }
+
+    /// Where the ring stands: what GET_VRING_BASE answers of one that runs on.
+    pub(crate) fn position(&self) -> Option<u16> {
+        match &self.change().stage {
+            Stage::Empty => None,
+            Stage::Sound(ring) => Some(ring.position()),
+            Stage::Broken { position, .. } => Some(*position),
+        }
     }
 
     /// The eventfd by which the peer is told that the ring broke.

@@ -12,7 +12,7 @@ use super::chain::{Access, Run};
 use super::features::Features;
 use super::header::{self, HEADER_BYTES};
 use super::ring::{Ring, RingError};
-use super::slot::{QueueSlot, State, signal};
+use super::slot::{Call, QueueSlot, State};
 use crate::offload::{self, Capabilities, Scratch};
 use crate::{SendReport, TxQueue};
 
@@ -95,7 +95,7 @@ impl TxQueue for VirtioTx {
         writer.publish();
         report.copied_bytes = writer.copied_bytes;
         if writer.notify {
-            signal(call.as_ref());
+            call.iter().for_each(Call::ring);
         }
         if let Some(fault) = writer.fault {
             slot.break_ring(&mut state, fault);

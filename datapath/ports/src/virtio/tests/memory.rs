@@ -41,6 +41,18 @@ fn a_file_that_can_make_its_user_wait_is_refused() {
 }
 
 #[test]
+fn behind_a_device_what_is_not_the_kernels_is_checked_like_all_memory() {
+    // A name is all that a program can choose of its file.
+    let named =
+        rustix::fs::memfd_create("anon_inode:[vduse-domain]", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    assert!(!Region::is_device_memory(named.as_fd()));
+    let short = MemoryError::Truncated { file_bytes: 0, needed_bytes: 0x1000 };
+    assert_eq!(Region::map_device(spec(0, 0x1000), named.as_fd()).map(|_| ()), Err(short));
+    let disk = std::fs::File::open("/proc/self/exe").unwrap();
+    assert!(matches!(Region::map_device(spec(0, 0x1000), disk.as_fd()), Err(MemoryError::FileSystem(_))));
+}
+
+#[test]
 #[allow(clippy::print_stdout, reason = "a test that cannot run here says so by name")]
 fn huge_pages_are_mapped_and_unmapped_whole() {
     use rustix::fs::MemfdFlags;

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll as poll_fds};
 
@@ -57,6 +58,22 @@ fn a_driver_is_notified_once_per_burst_and_only_if_it_wants() {
     offer_frame(&mut driver);
     poll(&mut rx);
     assert_eq!(signals(&ours), 0, "VIRTQ_AVAIL_F_NO_INTERRUPT");
+}
+
+#[test]
+fn a_teller_is_told_when_it_is_set_and_once_per_burst_and_is_let_go_with_the_ring() {
+    let mut driver = Driver::new(16, MODERN);
+    let (slot, mut rx) = driver.rx();
+    let told = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&told);
+    slot.set_teller(Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    (0..3).for_each(|_| offer_frame(&mut driver));
+    poll(&mut rx);
+    assert_eq!((told.load(Ordering::Relaxed), slot.position()), (2, Some(3)));
+    slot.reset();
+    assert_eq!((Arc::strong_count(&told), slot.position()), (1, None));
 }
 
 #[test]

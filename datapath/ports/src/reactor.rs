@@ -1,4 +1,4 @@
-//! How does one thread wait for all sockets and timers of all ports?
+//! How does one thread wait for the sockets, devices and timers of all ports of a kind?
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,15 +14,17 @@ const STOP: u64 = u64::MAX;
 
 /// Which part of a port an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(crate) enum Source {
+    /// A socket that peers connect to.
     Listener,
-    Connection,
+    /// What a peer's messages come by.
+    Messages,
     Timer,
 }
 
-/// What a connection waits for.
+/// What a port waits for at its messages' descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Interest {
+pub(crate) enum Interest {
     /// Messages.
     Read,
     /// Room for replies.
@@ -40,24 +42,24 @@ impl Interest {
 
 /// An epoll set whose events name a port and a part of it. Level triggered: what is not finished comes again.
 #[derive(Debug)]
-pub(super) struct Reactor {
+pub(crate) struct Reactor {
     epoll: OwnedFd,
     stop: OwnedFd,
 }
 
 impl Reactor {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         Ok(Self { epoll, stop })
     }
 
-    pub(super) fn watch(&self, fd: impl AsFd, port: u64, source: Source) -> io::Result<()> {
+    pub(crate) fn watch(&self, fd: impl AsFd, port: u64, source: Source) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, token(port, source), Interest::Read.flags())?)
     }
 
-    pub(super) fn change(
+    pub(crate) fn change(
         &self,
         fd: impl AsFd,
         port: u64,
@@ -68,12 +70,12 @@ impl Reactor {
     }
 
     /// Forgets `fd`; nothing happens if it is not watched.
-    pub(super) fn forget(&self, fd: impl AsFd) {
+    pub(crate) fn forget(&self, fd: impl AsFd) {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
     /// Blocks for events and hands them to `each`. False when [`Reactor::stop`] was called.
-    pub(super) fn wait(&self, mut each: impl FnMut(u64, Source)) -> io::Result<bool> {
+    pub(crate) fn wait(&self, mut each: impl FnMut(u64, Source)) -> io::Result<bool> {
         let mut events = Vec::with_capacity(EVENTS);
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -89,7 +91,7 @@ impl Reactor {
     }
 
     /// Ends the thread's waits.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         // A full counter wakes as well.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
     }
@@ -98,7 +100,7 @@ impl Reactor {
 fn token(port: u64, source: Source) -> epoll::EventData {
     let source = match source {
         Source::Listener => 0,
-        Source::Connection => 1,
+        Source::Messages => 1,
         Source::Timer => 2,
     };
     epoll::EventData::new_u64(port << 2 | source)
@@ -107,7 +109,7 @@ fn token(port: u64, source: Source) -> epoll::EventData {
 fn split(token: u64) -> Option<(u64, Source)> {
     let source = match token & 3 {
         0 => Source::Listener,
-        1 => Source::Connection,
+        1 => Source::Messages,
         2 => Source::Timer,
         _ => return None,
     };
@@ -116,16 +118,16 @@ fn split(token: u64) -> Option<(u64, Source)> {
 
 /// A one-shot timer of the kernel, so that nobody here reads a clock.
 #[derive(Debug)]
-pub(super) struct Timer(OwnedFd);
+pub(crate) struct Timer(OwnedFd);
 
 impl Timer {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         Ok(Self(rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?))
     }
 
     /// Fires once after `delay`, which is not zero.
-    pub(super) fn arm(&self, delay: Duration) {
+    pub(crate) fn arm(&self, delay: Duration) {
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         let value = Timespec { tv_sec: delay.as_secs() as i64, tv_nsec: i64::from(delay.subsec_nanos()) };
         let spec = Itimerspec { it_interval: zero, it_value: value };
@@ -134,7 +136,7 @@ impl Timer {
     }
 
     /// Takes note that it fired.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         // Nothing to read is a stale event.
         let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
     }

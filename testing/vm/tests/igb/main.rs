@@ -1,0 +1,3 @@
+//! A machine with SR-IOV network cards behind an IOMMU: what do virtual functions, vfio and vDPA on a PCI device do?
+mod doctor;
+mod lab;
