@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use ports::{Device, DeviceHandle, Link, cycles};
+use ports::{Device, DeviceHandle, Link, RxQueue, cycles};
 use rustix::thread::Pid;
 use vswitch::program::{PortNo, ProgramSpec};
 use vswitch::{Explanation, FlowView, Now, Program, Shared, StationView, Switch};
@@ -112,6 +112,8 @@ struct Queue {
     worker: Arc<AtomicUsize>,
     load: Arc<QueueCells>,
     moves: u64,
+    /// The queue itself, until a program has its port.
+    resting: Option<Box<dyn RxQueue>>,
 }
 
 impl Port {
@@ -139,11 +141,28 @@ impl Port {
         };
         self.queues.iter().enumerate().map(view).collect()
     }
+
+    /// Takes the queues that rest, and adds each to those that its worker is to poll.
+    fn start(&mut self, port: PortNo, entries: &mut [Vec<Entry>]) {
+        for (number, queue) in self.queues.iter_mut().enumerate() {
+            let Some(rx) = queue.resting.take() else { continue };
+            let worker = queue.worker();
+            entries[worker].push(Entry {
+                id: QueueId { port, queue: number },
+                source: Source { port, lane: worker },
+                queue: rx,
+                cells: self.cells[worker].clone(),
+                load: queue.load.clone(),
+                quiet: Quiet::default(),
+            });
+        }
+    }
 }
 
 impl Queue {
-    fn on(worker: usize) -> Self {
-        Self { worker: Arc::new(AtomicUsize::new(worker)), load: Arc::default(), moves: 0 }
+    fn new(rx: Box<dyn RxQueue>, worker: usize) -> Self {
+        let worker = Arc::new(AtomicUsize::new(worker));
+        Self { worker, load: Arc::default(), moves: 0, resting: Some(rx) }
     }
 
     fn worker(&self) -> usize {
@@ -223,7 +242,8 @@ impl Datapath {
         Ok(datapath)
     }
 
-    /// Forwards by `program` from now on: once this returns, every worker does.
+    /// Forwards by `program` from now on: once this returns, every worker does. Ports that it is the first to have are polled
+    /// from now on.
     pub fn set_program(&self, program: Arc<Program>) {
         let mut control = self.control();
         self.all(|_| {
@@ -231,6 +251,24 @@ impl Datapath {
             move |worker: &mut Worker| worker.forwarder.switch.set_program(program)
         });
         control.program = program;
+        self.poll_known(&mut control);
+    }
+
+    /// Has the workers poll the queues of ports that the program has. Not before: what waits in them since a restart would
+    /// find no network; nor before all workers can send by all ports.
+    fn poll_known(&self, control: &mut Control) {
+        let mut entries: Vec<Vec<Entry>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for (&number, port) in &mut control.ports {
+            if control.program.spec().ports.contains_key(&number) {
+                port.start(number, &mut entries);
+            }
+        }
+        if entries.iter().any(|entries| !entries.is_empty()) {
+            self.all(|number| {
+                let entries = std::mem::take(&mut entries[number]);
+                move |worker: &mut Worker| worker.poll(entries)
+            });
+        }
     }
 
     /// The program that was set last.
@@ -238,8 +276,8 @@ impl Datapath {
         self.control().program.clone()
     }
 
-    /// Puts `device` to work as port `port`. Each receive queue goes to the worker that has the fewest of this port's,
-    /// then the fewest at all.
+    /// Puts `device` to work as port `port`: frames leave by it from now on, and come in by it once the program has the port.
+    /// Each receive queue goes to the worker that has the fewest of this port's, then the fewest at all.
     ///
     /// # Errors
     /// The number is taken, or the device cannot send; the device is dropped then, without being retired.
@@ -253,27 +291,17 @@ impl Datapath {
             return Err(AddPortError::NoTxQueue(port));
         }
         let cells: Vec<_> = self.workers.iter().map(|_| Arc::new(PortCells::default())).collect();
-        let queues: Vec<Queue> = self.spread(&control, rx.len()).into_iter().map(Queue::on).collect();
+        let spread = self.spread(&control, rx.len());
+        let queues: Vec<Queue> =
+            rx.into_iter().zip(spread).map(|(rx, worker)| Queue::new(rx, worker)).collect();
         self.set_waker(&*handle, &queues);
-        let mut entries: Vec<Vec<Entry>> = self.workers.iter().map(|_| Vec::new()).collect();
-        for (number, (rx, queue)) in rx.into_iter().zip(&queues).enumerate() {
-            let worker = queue.worker();
-            entries[worker].push(Entry {
-                id: QueueId { port, queue: number },
-                source: Source { port, lane: worker },
-                queue: rx,
-                cells: cells[worker].clone(),
-                load: queue.load.clone(),
-                quiet: Quiet::default(),
-            });
-        }
         let lanes: Arc<[_]> = tx.iter().cycle().take(self.workers.len()).cloned().collect();
         self.all(|number| {
             let exit = Exit { queues: lanes.clone(), cells: cells[number].clone() };
-            let entries = std::mem::take(&mut entries[number]);
-            move |worker: &mut Worker| worker.join(port, exit, entries)
+            move |worker: &mut Worker| worker.forwarder.open(port, exit)
         });
         control.ports.insert(port, Port { handle, cells, queues });
+        self.poll_known(&mut control);
         Ok(())
     }
 
@@ -294,6 +322,9 @@ impl Datapath {
             return Ok(());
         }
         queue.moves += 1;
+        if queue.resting.is_some() {
+            return Ok(());
+        }
         let (outbox, cells) = (target.outbox.clone(), port.cells[to].clone());
         let hand_over = move |worker: &mut Worker| {
             let entry = Entry { cells, ..worker.release(id)? };

@@ -78,9 +78,8 @@ impl Worker {
         }
     }
 
-    /// Polls `entries` and sends by `exit` from the next turn on.
-    pub(crate) fn join(&mut self, port: PortNo, exit: Exit, entries: Vec<Entry>) {
-        self.forwarder.open(port, exit);
+    /// Polls `entries` from the next turn on.
+    pub(crate) fn poll(&mut self, entries: Vec<Entry>) {
         self.entries.extend(entries);
     }
 

@@ -13,7 +13,7 @@ use ports::mem::{self, MemSpec};
 use ports::{Device, DeviceHandle, Link, PollReport, RxQueue, SendReport, TxQueue, Waker};
 use vswitch::program::PortNo;
 use wire::MacAddr;
-use worker::{AddPortError, Config, Datapath, Mode, Removal, StartError, allowed_cpus};
+use worker::{AddPortError, Config, Datapath, Mode, QueueId, Removal, StartError, allowed_cpus};
 
 mod support;
 use support::{PATIENCE, add, datapath, frame, mac, program, roomy, settled, wait_until};
@@ -42,6 +42,27 @@ fn every_frame_of_a_mixed_traffic_has_its_end() {
     assert_eq!(total.copies, 50 * 2 * 2);
     assert_eq!(total.copied_bytes, 50 * (9000 - 128), "one copy of the one long frame");
     assert_eq!(peers[1].collect().len(), 50 * 4);
+}
+
+#[test]
+fn frames_that_wait_while_the_switch_starts_are_forwarded_and_not_dropped() {
+    let datapath = datapath(2);
+    let opened = [1, 2].map(|number| (number, mem::open(roomy()).unwrap()));
+    for (_, (_, peer)) in &opened {
+        (0..100).for_each(|_| assert!(peer.inject(frame(1, mac(2), 60))));
+    }
+    let peers = opened.map(|(number, (device, peer))| {
+        datapath.add_port(PortNo(number), device).unwrap();
+        // Time enough for a worker that would poll it already.
+        thread::sleep(Duration::from_millis(20));
+        peer
+    });
+    assert_eq!(datapath.counters().total.rx_frames, 0);
+    datapath.move_queue(QueueId { port: PortNo(1), queue: 0 }, 1).unwrap();
+    datapath.set_program(program(1, &[1, 2], false));
+    settled(&datapath, 200);
+    assert_eq!(peers[1].collect().len(), 100);
+    assert_eq!(datapath.counters().total.drops.get(DropReason::SamePort), 100);
 }
 
 #[test]

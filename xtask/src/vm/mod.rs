@@ -13,7 +13,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Deserialize;
 
@@ -27,6 +27,8 @@ pub(crate) use machine::Shape;
 const TEST_LIMIT: Duration = Duration::from_secs(120);
 /// How much later than the guest's own watchdog ours looks: a guest that says nothing more is gone.
 const GRACE: Duration = Duration::from_secs(30);
+/// Boots without a test after which there will be none: a guest that starves on a busy host may need a second.
+const BOOTS: u32 = 2;
 /// How long all tests of a machine may take.
 const SHAPE_LIMIT: Duration = Duration::from_secs(600);
 
@@ -52,7 +54,10 @@ pub(crate) fn shell(shape: Shape) -> Result<()> {
     let machine = Machine::new(shape)?;
     // A terminal of its own, for job control; then the machine's reset, which ends QEMU.
     machine.write_command("setsid --ctty --wait bash -i\necho b > /proc/sysrq-trigger\n")?;
-    run::run(&mut machine.qemu())
+    eprintln!("+ VM lab, {}: a shell, whose exit ends the guest", shape.name());
+    let status = machine.qemu().status().context("setpriv, which starts QEMU")?;
+    ensure!(status.success(), "QEMU: {status}; {}", machine.last_words());
+    Ok(())
 }
 
 fn run_tests(shapes: &[Shape], filter: Option<&str>) -> Result<Tally> {
@@ -143,13 +148,15 @@ struct Running {
 impl Session<'_> {
     fn run(&mut self) -> Result<()> {
         eprintln!("+ VM lab, {}: {} tests", self.machine.shape.name(), self.pending.len());
+        let mut fruitless_boots = 0;
         while !self.pending.is_empty() {
             let before = self.pending.len();
             self.boot()?;
+            fruitless_boots = if self.pending.len() == before { fruitless_boots + 1 } else { 0 };
             if now() > self.deadline {
                 let seconds = SHAPE_LIMIT.as_secs();
                 self.give_up(&format!("the {seconds} s that the tests of this machine may take are over"));
-            } else if self.pending.len() == before {
+            } else if fruitless_boots == BOOTS {
                 self.give_up("the guest did not come to its next test");
             }
         }

@@ -27,43 +27,51 @@ fn address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, number)
 }
 
-/// A switch with ports 1 to 3 on one network.
+/// A switch with up to three ports on one network.
 struct Switch {
     datapath: Datapath,
     vduse: VduseControl,
 }
 
+/// All that may forward: ports 1 to 3.
+fn program() -> Arc<Program> {
+    let network = NetworkSpec {
+        number: NetworkNo(1),
+        name: "lab".into(),
+        flood_unknown: true,
+        mac_age_ms: 300_000,
+        mac_limit: 64,
+    };
+    let port = |number: u8| {
+        let spec = PortSpec {
+            number: PortNo(number.into()),
+            name: format!("port{number}"),
+            network: network.number,
+            vlan: VlanMode::Access(None),
+            macs: vec![mac(number)],
+            ips: vec![address(number).into()],
+            port_security: true,
+            mac_limit: 4,
+            isolated: false,
+            mtu_bytes: MTU_BYTES.into(),
+        };
+        (spec.number, spec)
+    };
+    let ports = (1..=3).map(port).collect();
+    let spec =
+        ProgramSpec { version: 1, networks: BTreeMap::from([(network.number, network.clone())]), ports };
+    Program::build(spec).unwrap()
+}
+
 impl Switch {
-    fn start() -> Self {
+    /// With VDUSE ports of these numbers, which it opens before it forwards, as after a restart.
+    fn start<const N: usize>(ports: [u8; N]) -> Self {
         modprobe("vduse virtio_vdpa virtio_net tun");
-        let network = NetworkSpec {
-            number: NetworkNo(1),
-            name: "lab".into(),
-            flood_unknown: true,
-            mac_age_ms: 300_000,
-            mac_limit: 64,
-        };
-        let port = |number: u8| {
-            let spec = PortSpec {
-                number: PortNo(number.into()),
-                name: format!("port{number}"),
-                network: network.number,
-                vlan: VlanMode::Access(None),
-                macs: vec![mac(number)],
-                ips: vec![address(number).into()],
-                port_security: true,
-                mac_limit: 4,
-                isolated: false,
-                mtu_bytes: MTU_BYTES.into(),
-            };
-            (spec.number, spec)
-        };
-        let ports = (1..=3).map(port).collect();
-        let spec =
-            ProgramSpec { version: 1, networks: BTreeMap::from([(network.number, network.clone())]), ports };
         let datapath = Datapath::start(&Config::on(vec![0])).unwrap();
-        datapath.set_program(Program::build(spec).unwrap());
-        Self { datapath, vduse: VduseControl::start().unwrap() }
+        let switch = Self { datapath, vduse: VduseControl::start().unwrap() };
+        ports.into_iter().for_each(|number| switch.open(number));
+        switch.datapath.set_program(program());
+        switch
     }
 
     /// Opens port `number` on the device of its name.
@@ -141,8 +149,7 @@ fn testpmd(device: &str, folder: &Path) -> Process {
 
 #[test]
 fn netdevs_of_two_vduse_ports_ping_and_carry_tcp() {
-    let switch = Switch::start();
-    [1, 2].into_iter().for_each(|number| switch.open(number));
+    let switch = Switch::start([1, 2]);
     let pods = [1, 2].map(pod);
     assert_reaches(&pods[0], 2);
     assert_reaches(&pods[1], 1);
@@ -165,8 +172,7 @@ fn netdevs_of_two_vduse_ports_ping_and_carry_tcp() {
 
 #[test]
 fn netdevs_of_a_vduse_port_and_a_tap_reach_each_other() {
-    let switch = Switch::start();
-    switch.open(1);
+    let switch = Switch::start([1]);
     let vduse = pod(1);
     let tap = Netns::new().unwrap();
     let spec = TapSpec {
@@ -188,8 +194,7 @@ fn netdevs_of_a_vduse_port_and_a_tap_reach_each_other() {
 
 #[test]
 fn a_vduse_netdev_pings_a_dpdk_program_behind_a_vhost_user_port() {
-    let switch = Switch::start();
-    switch.open(1);
+    let switch = Switch::start([1]);
     let pod = pod(1);
     let folder = tempfile::tempdir().unwrap();
     let socket_path = folder.path().join("socket");
@@ -213,9 +218,8 @@ fn a_vduse_netdev_pings_a_dpdk_program_behind_a_vhost_user_port() {
 
 #[test]
 fn a_dpdk_program_drives_a_vduse_port_by_vhost_vdpa_and_is_pinged() {
-    let switch = Switch::start();
+    let switch = Switch::start([1, 3]);
     modprobe("vhost_vdpa");
-    [1, 3].into_iter().for_each(|number| switch.open(number));
     let pod = pod(1);
     write("/sys/bus/vdpa/drivers_autoprobe", "0");
     run("vdpa dev add name port3 mgmtdev vduse");
@@ -238,12 +242,7 @@ fn a_dpdk_program_drives_a_vduse_port_by_vhost_vdpa_and_is_pinged() {
 
 #[test]
 fn a_vduse_port_when_closed_and_opened_again_loses_no_ping_and_no_connection() {
-    let open = || {
-        let switch = Switch::start();
-        [1, 2].into_iter().for_each(|number| switch.open(number));
-        switch
-    };
-    let first = open();
+    let first = Switch::start([1, 2]);
     let pods = [1, 2].map(pod);
     assert_reaches(&pods[0], 2);
     // As a kill leaves it: descriptors closed, devices and netdevs there.
@@ -252,7 +251,7 @@ fn a_vduse_port_when_closed_and_opened_again_loses_no_ping_and_no_connection() {
             std::thread::sleep(Duration::from_millis(500));
             drop(switch);
             std::thread::sleep(Duration::from_millis(300));
-            switch = open();
+            switch = Switch::start([1, 2]);
         }
         switch
     };
@@ -274,16 +273,14 @@ fn a_vduse_port_when_closed_and_opened_again_loses_no_ping_and_no_connection() {
 
 #[test]
 fn a_broken_device_says_so_and_its_name_is_opened_anew() {
-    let switch = Switch::start();
-    switch.open(1);
+    let switch = Switch::start([1]);
     let pod = pod(1);
     drop(switch);
     // Nobody answers the reset: the kernel gives the device up.
     write("/sys/class/vduse/port1/msg_timeout", "1");
     run("vdpa dev del port1");
     drop(pod);
-    let switch = Switch::start();
-    switch.open(1);
+    let switch = Switch::start([1]);
     assert!(attempt("vdpa dev show port1").is_err());
     let link = switch.link(1);
     assert!(!link.up && link.detail.contains("no driver"), "{link:?}");
