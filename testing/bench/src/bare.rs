@@ -309,20 +309,20 @@ fn switch() -> anyhow::Result<vswitch::Switch> {
 pub(crate) fn breakdown(options: &Options, frames: &[FrameKind]) -> anyhow::Result<()> {
     let _pages = HugePages::reserve(HUGE_PAGES)?;
     let _priority = Priority::raise()?;
-    probe::pin(options.load_cpu)?;
-    let mut bare = Bare::start(options.worker_cpu, Some(switch()?))?;
+    probe::pin(options.load_cpu())?;
+    let mut bare = Bare::start(options.worker_cpu(), Some(switch()?))?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "cycles of each frame by stage, light load, medians of {}\n", options.rounds)?;
+    writeln!(out, "cycles of each frame by stage, light load, medians of {}\n", options.rounds())?;
     for frame in frames.iter().copied().filter(|frame| *frame != FrameKind::Large) {
         let case = Case::plain(frame);
-        let mut traffic = Traffic::start(LoadKind::Light, case, bare.sockets(), options.load_cpu)?;
-        let time = Duration::from_millis(options.sample_ms);
+        let mut traffic = Traffic::start(LoadKind::Light, case, bare.sockets(), options.load_cpu())?;
+        let time = Duration::from_millis(options.samples.sample_ms);
         let mut rounds = Vec::new();
-        for round in 1..=options.rounds {
+        for round in 1..=options.rounds() {
             say(&format!("{}: round {round}", frame.title()));
             rounds.push(round_of(&mut bare, &mut traffic, time)?);
         }
-        let copied = Copying::start(options.worker_cpu).run_alone(case, time);
+        let copied = Copying::start(options.worker_cpu()).run_alone(case, time);
         writeln!(out, "{}", frame.title())?;
         for (index, stage) in Stage::ALL.into_iter().enumerate() {
             let median =

@@ -2,10 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
-
-use anyhow::Context;
-use serde::Serialize;
 
 use crate::probe::Label;
 
@@ -62,12 +58,6 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
     text
-}
-
-/// Writes `report` as JSON to `path`.
-pub(crate) fn write_json(report: &impl Serialize, path: &Path) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(report)?;
-    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A line of progress.

@@ -11,15 +11,16 @@ use guest::load::Flows;
 use crate::bare::Bare;
 use crate::case::{Case, FrameKind};
 use crate::copy::Copying;
-use crate::figures::{say, write_json};
+use crate::figures::say;
 use crate::hugepages::HugePages;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::millrace::Millrace;
-use crate::options::{Options, Peer, program};
+use crate::options::{Options, Peer};
 use crate::ovs::{Ovs, OvsSpec};
 use crate::probe::{self, Label};
 use crate::process::{Priority, RealTime};
+use crate::publish::publish;
 use crate::report::{Report, Row};
 use crate::subject::{Scene, Subject, Switch, WorkerCounters};
 use crate::traffic::{LoadKind, Moved, Traffic};
@@ -67,9 +68,9 @@ pub(crate) fn run(options: &Options, mut plan: Plan) -> anyhow::Result<Report> {
     let interrupt = Interrupt::listen()?;
     let peers = plan.switches.iter().filter(|switch| !is_ours(switch)).count() as u64;
     let _pages = HugePages::reserve(HUGE_PAGES + peers * u64::from(OVS_MEMORY_MIB) / 2)?;
-    let machine = Machine::here(options.worker_cpu, options.load_cpu);
+    let machine = Machine::here(options.worker_cpu(), options.load_cpu());
     let _priority = Priority::raise()?;
-    probe::pin(options.load_cpu)?;
+    probe::pin(options.load_cpu())?;
     let mut samples = Vec::new();
     let mut versions = Vec::new();
     for (setting, cases) in by_setting(&plan.cases) {
@@ -80,13 +81,7 @@ pub(crate) fn run(options: &Options, mut plan: Plan) -> anyhow::Result<Report> {
         }
     }
     let report = Report::new(machine, plan.row, plan.load, &samples, &versions);
-    report.print()?;
-    if let Some(path) = &options.json {
-        write_json(&report, path)?;
-    }
-    if let Some(folder) = &options.chart {
-        report.write_chart(folder)?;
-    }
+    publish(&report, &options.files)?;
     Ok(report)
 }
 
@@ -169,10 +164,10 @@ impl Lab {
             bench.traffic = None;
         }
         for bench in &mut self.benches {
-            bench.traffic = Some(Traffic::start(load, case, bench.switch.sockets(), options.load_cpu)?);
+            bench.traffic = Some(Traffic::start(load, case, bench.switch.sockets(), options.load_cpu())?);
         }
         let mut quiet_rounds = 0;
-        for round in 1..=2 * options.rounds {
+        for round in 1..=2 * options.rounds() {
             let mut quiet = true;
             for bench in &mut self.benches {
                 for subject in bench.subjects.clone() {
@@ -188,9 +183,9 @@ impl Lab {
             say(&format!(
                 "{}: round {round}, {quiet_rounds} of {} undisturbed",
                 case.title(),
-                options.rounds
+                options.rounds()
             ));
-            if quiet_rounds == options.rounds {
+            if quiet_rounds == options.rounds() {
                 break;
             }
         }
@@ -199,12 +194,13 @@ impl Lab {
 }
 
 fn start(options: &Options, subject: Subject, setting: Setting) -> anyhow::Result<Box<dyn Switch>> {
-    let (worker_cpu, other_cpu) = (options.worker_cpu, options.load_cpu);
+    let (worker_cpu, other_cpu) = (options.worker_cpu(), options.load_cpu());
     let scene = Scene { attacked: setting.attacked, stations: setting.stations };
     say(&format!("starting {}", subject.title()));
     Ok(match subject {
         Subject::Millrace => {
-            Box::new(Millrace::start(&program(options.program.as_ref())?, worker_cpu, other_cpu, scene)?)
+            let program = options.place.cpus.measured.program()?;
+            Box::new(Millrace::start(&program, worker_cpu, other_cpu, scene)?)
         }
         Subject::OvsNormal | Subject::OvsInPort | Subject::OvsRules => Box::new(Ovs::start(OvsSpec {
             worker_cpu,
@@ -220,14 +216,14 @@ fn start(options: &Options, subject: Subject, setting: Setting) -> anyhow::Resul
 
 impl Bench {
     fn sample(&mut self, options: &Options, case: Case, subject: Subject) -> anyhow::Result<Sample> {
-        let before = probe::round_trip_cycles(options.load_cpu, options.worker_cpu)?;
+        let before = probe::round_trip_cycles(options.load_cpu(), options.worker_cpu())?;
         self.switch.resume();
         let result = self.run(options, case, subject);
         self.switch.pause();
         let (moved, worker) = result?;
         let frames = moved.frames.unwrap_or(worker.frames);
         ensure!(frames > 0 && worker.frames > 0, "nothing was forwarded");
-        let after = probe::round_trip_cycles(options.load_cpu, options.worker_cpu)?;
+        let after = probe::round_trip_cycles(options.load_cpu(), options.worker_cpu())?;
         Ok(Sample {
             case,
             subject,
@@ -245,14 +241,14 @@ impl Bench {
         case: Case,
         subject: Subject,
     ) -> anyhow::Result<(Moved, WorkerCounters)> {
-        let time = Duration::from_millis(options.sample_ms);
+        let time = Duration::from_millis(options.samples.sample_ms);
         self.switch.check()?;
         if let Some(measured) = self.switch.run_alone(case, time) {
             return Ok(measured);
         }
         self.switch.forward(subject, case.flows.count())?;
         self.traffic.as_mut().context("no traffic was set up")?.prepare()?;
-        let _priorities = if options.realtime { self.realtime()? } else { Vec::new() };
+        let _priorities = if options.place.realtime { self.realtime()? } else { Vec::new() };
         let mut before = WorkerCounters::default();
         let traffic = self.traffic.as_mut().context("no traffic was set up")?;
         let moved = traffic.run(time, &mut || {

@@ -38,6 +38,7 @@ mod page;
 pub mod pods;
 pub mod probe;
 mod process;
+mod publish;
 pub mod regress;
 mod report;
 mod rows;

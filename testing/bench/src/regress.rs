@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::options::Options;
+use crate::options::{Files, Options, Peer, Place, Repeats, Samples};
 use crate::report::Report;
 use crate::sweep::{self, FlowsOf, SweepArgs};
 use crate::vhost::{self, FrameKind, LoadKind, VhostArgs};
+
+/// Enough for ratios that are held against each other with a tolerance of a fifth.
+const ROUNDS: usize = 3;
+const SAMPLE_MS: u64 = 500;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +39,20 @@ pub struct RegressArgs {
     pub tolerance: f64,
     #[command(flatten)]
     #[allow(missing_docs, reason = "the fields are documented where they are")]
-    pub options: Options,
+    pub place: Place,
+}
+
+impl RegressArgs {
+    /// How the rows are measured: quickly, and for this comparison only.
+    fn options(&self) -> Options {
+        Options {
+            peer: Peer::OvsDpdk,
+            samples: Samples { repeats: Repeats { rounds: ROUNDS, quick: false }, sample_ms: SAMPLE_MS },
+            place: self.place.clone(),
+            files: Files::default(),
+            only_peer: false,
+        }
+    }
 }
 
 /// Busy cycles per packet, Millrace over OVS-DPDK, by case.
@@ -46,7 +63,7 @@ type Ratios = BTreeMap<String, f64>;
 /// # Errors
 /// A ratio is worse than stored by more than the tolerance, or was not measured; or measuring failed.
 pub fn run(args: &RegressArgs) -> anyhow::Result<()> {
-    let options = Options { rounds: 3, sample_ms: 500, json: None, chart: None, ..args.options.clone() };
+    let options = args.options();
     let mut measured = Ratios::new();
     for load in [LoadKind::Light, LoadKind::Macswap] {
         let frames =
@@ -96,7 +113,27 @@ fn judge(stored: &Ratios, measured: &Ratios, tolerance: f64) -> anyhow::Result<(
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: RegressArgs,
+    }
+
+    #[test]
+    fn args_when_they_would_be_ignored_are_refused() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["regress", "--stored", "a"], words].concat());
+        for words in
+            [["--rounds", "9"], ["--sample-ms", "9"], ["--json", "a"], ["--chart", "a"], ["--peer", "none"]]
+        {
+            assert!(parse(&words).is_err(), "{words:?}");
+        }
+        let args = parse(&["--worker-cpu", "2", "--realtime"]).unwrap().args;
+        assert_eq!((args.options().worker_cpu(), args.options().place.realtime), (2, true));
+    }
 
     #[test]
     fn ratios_when_worse_than_tolerated_or_missing_fail() {

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::Path;
 
-use anyhow::Context;
 use guest::load::Flows;
 use serde::Serialize;
 
@@ -15,6 +12,7 @@ use crate::figures::{common_label, distinct, round};
 use crate::lab::Sample;
 use crate::machine::Machine;
 use crate::probe::Label;
+use crate::publish;
 use crate::stats::{Spread, spread};
 use crate::subject::Subject;
 use crate::traffic::LoadKind;
@@ -128,13 +126,45 @@ impl Report {
         Self { machine, results, ratios, kept, load, row }
     }
 
-    /// The table, to stdout.
-    pub(crate) fn print(&self) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        out.write_all(self.table().as_bytes()).context("cannot write to stdout")
+    fn line(&self, result: &Outcome) -> String {
+        let cost = self.ratio(result, CYCLES);
+        let mark = if result.disturbed { "*" } else { "" };
+        format!(
+            "{:<25} {:<5} {:<17} {:>8.2} {:>8.2} {:>8} {:>15} {:>5.0}% {:>7}  {}",
+            result.case.title(),
+            result.label,
+            result.subject.title(),
+            result.mpps,
+            result.gbps,
+            format!("{:.0}{mark}", result.busy_cycles_per_packet),
+            format!("({:.0}..{:.0})", result.min, result.max),
+            100.0 * result.busy_fraction,
+            result.rounds,
+            cost.map_or(String::new(), |ratio| format!("{ratio:.2}x of it")),
+        )
+        .trim_end()
+        .to_owned()
     }
 
-    fn table(&self) -> String {
+    fn ratio(&self, peer: &Outcome, metric: &str) -> Option<f64> {
+        let same =
+            |ratio: &&Ratio| ratio.peer == peer.subject && ratio.case == peer.case && ratio.metric == metric;
+        self.ratios.iter().find(same).map(|ratio| ratio.millrace_over_peer)
+    }
+
+    /// Millrace's busy cycles per packet over those of OVS-DPDK as a learning switch, by case.
+    pub(crate) fn cycle_ratios(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        let wanted = |ratio: &&Ratio| ratio.peer == Subject::OvsNormal && ratio.metric == CYCLES;
+        self.ratios.iter().filter(wanted).map(|ratio| (ratio.case.title(), ratio.millrace_over_peer))
+    }
+}
+
+impl publish::Report for Report {
+    fn name(&self) -> &'static str {
+        self.row.name
+    }
+
+    fn text(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
             "\n{}, load: {}\n{} ({} cores, {} MHz), {}; worker on CPU {}, load on CPU {}\n\n{:<25} {:<5} {:<17} {:>8} \
@@ -189,45 +219,6 @@ impl Report {
             );
         }
         text
-    }
-
-    fn line(&self, result: &Outcome) -> String {
-        let cost = self.ratio(result, CYCLES);
-        let mark = if result.disturbed { "*" } else { "" };
-        format!(
-            "{:<25} {:<5} {:<17} {:>8.2} {:>8.2} {:>8} {:>15} {:>5.0}% {:>7}  {}",
-            result.case.title(),
-            result.label,
-            result.subject.title(),
-            result.mpps,
-            result.gbps,
-            format!("{:.0}{mark}", result.busy_cycles_per_packet),
-            format!("({:.0}..{:.0})", result.min, result.max),
-            100.0 * result.busy_fraction,
-            result.rounds,
-            cost.map_or(String::new(), |ratio| format!("{ratio:.2}x of it")),
-        )
-        .trim_end()
-        .to_owned()
-    }
-
-    fn ratio(&self, peer: &Outcome, metric: &str) -> Option<f64> {
-        let same =
-            |ratio: &&Ratio| ratio.peer == peer.subject && ratio.case == peer.case && ratio.metric == metric;
-        self.ratios.iter().find(same).map(|ratio| ratio.millrace_over_peer)
-    }
-
-    /// Millrace's busy cycles per packet over those of OVS-DPDK as a learning switch, by case.
-    pub(crate) fn cycle_ratios(&self) -> impl Iterator<Item = (String, f64)> + '_ {
-        let wanted = |ratio: &&Ratio| ratio.peer == Subject::OvsNormal && ratio.metric == CYCLES;
-        self.ratios.iter().filter(wanted).map(|ratio| (ratio.case.title(), ratio.millrace_over_peer))
-    }
-
-    /// The picture.
-    pub(crate) fn write_chart(&self, folder: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the directory {}", folder.display()))?;
-        self.figure().write(folder, self.row.name)
     }
 
     fn figure(&self) -> Figure {
@@ -435,6 +426,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::publish::Report as _;
     use crate::subject::WorkerCounters;
 
     fn sample(subject: Subject, label: Label, cycles: u64, waited_ns: u64) -> Sample {
@@ -472,7 +464,7 @@ mod tests {
         assert_eq!(report.results[1].rounds, 3);
         assert_eq!(report.ratios[0].metric, "busy_cycles_per_packet");
         assert_eq!(report.ratios[0].millrace_over_peer, 0.5);
-        assert!(report.table().contains("0.50x of it"), "{}", report.table());
+        assert!(report.text().contains("0.50x of it"), "{}", report.text());
     }
 
     #[test]
@@ -481,7 +473,7 @@ mod tests {
         attacked.case.attacked = true;
         attacked.elapsed *= 2;
         let report = report(&[sample(Subject::Millrace, Label::Near, 100, 0), attacked]);
-        assert!(report.table().contains("Millrace under attack: 50 % of its packets/s, 1.10x its cycles."));
+        assert!(report.text().contains("Millrace under attack: 50 % of its packets/s, 1.10x its cycles."));
     }
 
     #[test]

@@ -62,20 +62,25 @@ impl Axis {
     }
 }
 
-/// A number with as many digits as one reads at a glance.
-pub(super) fn number(value: f64) -> String {
+/// A number with as many digits as one reads at a glance, the same for numbers of like size.
+pub(super) fn fixed(value: f64) -> String {
     let digits = match value.abs() {
         100.0.. => 0,
         10.0.. => 1,
         0.1.. => 2,
         _ => 3,
     };
-    let text = format!("{value:.digits$}");
+    format!("{value:.digits$}")
+}
+
+/// The same without zeros at its end.
+pub(super) fn number(value: f64) -> String {
+    let text = fixed(value);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// A size in bytes as people write it.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         1024.. if bytes.is_multiple_of(1024) => format!("{} KB", bytes / 1024),
         _ => format!("{bytes} B"),
@@ -106,6 +111,7 @@ mod tests {
     #[test]
     fn number_when_written_is_short() {
         assert_eq!(["634", "10.5", "0.06", "0"].map(String::from), [634.2, 10.49, 0.06, 0.0].map(number));
+        assert_eq!(["634", "24.0", "0.30"].map(String::from), [634.2, 24.0, 0.3].map(fixed));
         assert_eq!([size(64), size(1500), size(131_072)], ["64 B", "1500 B", "128 KB"].map(String::from));
     }
 }

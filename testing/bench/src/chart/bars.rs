@@ -1,7 +1,7 @@
 //! Groups of bars: one group per size, one bar per subject.
 
-use super::axis::{Axis, number};
-use super::draw::{Area, Canvas, Color, Style};
+use super::axis::{Axis, fixed};
+use super::draw::{Area, Canvas, Color, Direction, Style};
 
 /// Between the bars of two groups, in widths of a bar.
 const GROUP_GAP: f64 = 0.8;
@@ -10,8 +10,9 @@ const TEXT_ABOVE: f64 = 78.0;
 const NUMBERS_LEFT: f64 = 56.0;
 const NAMES_BELOW: f64 = 34.0;
 const WIDEST_BAR: f64 = 92.0;
-/// Height of a bar from which on a number fits at its foot.
-const FOOT: f64 = 40.0;
+/// Room around a number, and between a bar's foot or a whisker and a number.
+const AROUND: f64 = 6.0;
+const BESIDE: f64 = 10.0;
 
 /// A value with what it varied between.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,6 +78,7 @@ impl BarChart {
     fn draw_group(&self, canvas: &mut Canvas, axis: &Axis, slot: Area, index: usize) {
         let count = self.series.len() as f64;
         let width = (slot.width / (count + GROUP_GAP)).min(WIDEST_BAR);
+        let direction = self.direction(width);
         let mut left = slot.left + (slot.width - width * count) / 2.0;
         for series in &self.series {
             if let Some(Some(bar)) = series.bars.get(index) {
@@ -84,17 +86,50 @@ impl BarChart {
                 let body = Area { left: left + 2.0, top, width: width - 4.0, height: slot.bottom() - top };
                 canvas.block(body, series.color, 3.0);
                 draw_whisker(canvas, axis, &slot, &body, bar);
-                let middle = left + width / 2.0;
-                let text = number(bar.value);
-                // A whisker crosses the number above a bar: then it stands at the foot.
-                if bar.spread.is_some() && body.height > FOOT {
-                    canvas.text(middle, slot.bottom() - 12.0, &text, &Style::foot(series.color));
-                } else {
-                    canvas.text(middle, top - 9.0, &text, &Style::value(series.color));
-                }
+                draw_number(canvas, &Room::beside(axis, &slot, &body, bar), bar, (series.color, direction));
             }
             left += width;
         }
+    }
+
+    /// How the numbers of this panel run, for bars of `width`: all of them lie, or none.
+    fn direction(&self, width: f64) -> Direction {
+        let values = self.series.iter().flat_map(|series| series.bars.iter().flatten());
+        let widest = values.map(|bar| Style::foot(Color::PEER).width(&fixed(bar.value))).fold(0.0, f64::max);
+        if widest + AROUND > width { Direction::Upwards } else { Direction::Across }
+    }
+}
+
+/// Where a bar's whisker leaves room for its number.
+struct Room {
+    middle: f64,
+    /// The bar's foot, and the lower and upper end of its whisker, or its top.
+    foot: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Room {
+    fn beside(axis: &Axis, slot: &Area, body: &Area, bar: &Bar) -> Self {
+        let (min, max) = bar.spread.unwrap_or((bar.value, bar.value));
+        Self {
+            middle: body.left + body.width / 2.0,
+            foot: slot.bottom(),
+            low: axis.y(slot, min.min(bar.value)),
+            high: axis.y(slot, max.max(bar.value)),
+        }
+    }
+}
+
+/// The number stands at the foot of a bar with a whisker, which would cross it above; above one that is too low for that,
+/// or has none.
+fn draw_number(canvas: &mut Canvas, room: &Room, bar: &Bar, (color, direction): (Color, Direction)) {
+    let text = fixed(bar.value);
+    let foot = Style::foot(color);
+    if bar.spread.is_some() && room.foot - room.low > foot.height(&text, direction) + 2.0 * BESIDE {
+        canvas.text_along(direction, (room.middle, room.foot - BESIDE), &text, &foot);
+    } else {
+        canvas.text_along(direction, (room.middle, room.high - BESIDE), &text, &Style::value(color));
     }
 }
 

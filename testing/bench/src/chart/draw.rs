@@ -9,6 +9,8 @@ pub struct Color(&'static str);
 impl Color {
     /// Ours.
     pub const MILLRACE: Self = Self("#0c8f6f");
+    /// Another mode of ours.
+    pub const MILLRACE_LIGHT: Self = Self("#7fd1b9");
     /// The peer.
     pub const PEER: Self = Self("#5b6672");
     /// Another mode of the peer.
@@ -40,6 +42,9 @@ impl Area {
         self.top + self.height
     }
 }
+
+/// How high a capital or a digit of the built-in font is, in sizes of the font.
+const CAPITAL: f64 = 0.7;
 
 /// How a text looks.
 #[derive(Debug, Clone, Copy)]
@@ -90,13 +95,18 @@ impl Style {
 
     /// The number at a bar or point, in its series' colour.
     pub(super) fn value(color: Color) -> Self {
-        let color = if color == Color::PEER_LIGHT { Color::PEER } else { color };
+        let color = match color {
+            Color::PEER_LIGHT => Color::PEER,
+            Color::MILLRACE_LIGHT => Color::MILLRACE,
+            color => color,
+        };
         Self::new(18.0, color, "middle", 0.6)
     }
 
     /// The number at the foot of a bar.
     pub(super) fn foot(color: Color) -> Self {
-        let color = if color == Color::PEER_LIGHT { Color::TEXT } else { Color::PAPER };
+        let is_light = [Color::PEER_LIGHT, Color::MILLRACE_LIGHT].contains(&color);
+        let color = if is_light { Color::TEXT } else { Color::PAPER };
         Self::new(19.0, color, "middle", 0.5)
     }
 
@@ -104,6 +114,22 @@ impl Style {
     pub(super) fn width(&self, text: &str) -> f64 {
         0.54 * self.size * text.chars().count() as f64
     }
+
+    /// About how high `text` is.
+    pub(super) fn height(&self, text: &str, direction: Direction) -> f64 {
+        match direction {
+            Direction::Across => CAPITAL * self.size,
+            Direction::Upwards => self.width(text),
+        }
+    }
+}
+
+/// How a text runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Across,
+    /// From bottom to top, where there is no room for its width.
+    Upwards,
 }
 
 /// The picture while it is drawn.
@@ -137,6 +163,25 @@ impl Canvas {
             "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" text-anchor=\"{anchor}\" fill=\"{color}\" \
              stroke=\"{color}\" stroke-width=\"{weight}\">{text}</text>"
         ));
+    }
+
+    /// A text above `foot`, with its middle, or that of its letters, at `x`.
+    pub(super) fn text_along(
+        &mut self,
+        direction: Direction,
+        (x, foot): (f64, f64),
+        text: &str,
+        style: &Style,
+    ) {
+        match direction {
+            Direction::Across => self.text(x, foot, text, &Style { anchor: "middle", ..*style }),
+            Direction::Upwards => {
+                let x = x + CAPITAL / 2.0 * style.size;
+                self.push(format_args!("<g transform=\"rotate(-90 {x:.1} {foot:.1})\">"));
+                self.text(x, foot, text, &Style { anchor: "start", ..*style });
+                self.push(format_args!("</g>"));
+            }
+        }
     }
 
     pub(super) fn line(&mut self, from: (f64, f64), to: (f64, f64), color: Color, width: f64) {

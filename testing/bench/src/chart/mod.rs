@@ -37,6 +37,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use resvg::{tiny_skia, usvg};
 
+pub(crate) use axis::size;
 pub use bars::{Bar, BarChart, BarSeries};
 pub use draw::Color;
 pub use lines::{LineChart, LineSeries, Scale};

@@ -44,7 +44,7 @@ impl Goal {
 
 /// The goals for Millrace that `results` allow to judge.
 pub(super) fn goals(results: &[Outcome]) -> Vec<Goal> {
-    let ours = results.iter().filter(|result| result.subject == Contender::Millrace);
+    let ours = results.iter().filter(|result| result.subject.is_millrace());
     ours.flat_map(|ours| match ours.kind {
         Load::PodsBusy | Load::GuestsBusy => beside_peers(ours, results),
         Load::GuestsWake => below(ours, ("p99_us", ours.p99_us), WAKE_US),
@@ -56,7 +56,7 @@ pub(super) fn goals(results: &[Outcome]) -> Vec<Goal> {
 
 /// Busy, our slowest are no slower than a peer's middle.
 fn beside_peers(ours: &Outcome, results: &[Outcome]) -> Vec<Goal> {
-    let peers = results.iter().filter(|peer| peer.kind == ours.kind && peer.subject != ours.subject);
+    let peers = results.iter().filter(|peer| peer.kind == ours.kind && !peer.subject.is_millrace());
     peers
         .filter_map(|peer| {
             let (measured, limit) = (ours.p99_us?, peer.p50_us?);

@@ -10,7 +10,6 @@ use crate::cpu;
 use crate::figures::say;
 use crate::interrupt::Interrupt;
 use crate::millrace::Millrace;
-use crate::options::program;
 use crate::ovs::{Ovs, OvsSpec};
 use crate::pods::contender::{Contender, Link};
 use crate::pods::ovs::OvsPorts;
@@ -47,7 +46,7 @@ pub(super) fn huge_pages(load: Load, args: &LatencyArgs) -> u64 {
 
 /// Millrace, the kernel and OVS between kernel pods.
 pub(super) fn pods(args: &LatencyArgs, interrupt: &Interrupt) -> anyhow::Result<Vec<Lane>> {
-    let (worker, other) = (args.worker_cpu, args.load_cpu);
+    let (worker, other) = (args.worker_cpu(), args.cpus.load_cpu);
     let mut lanes = Vec::new();
     let mut add = |link: Link| {
         link.pause();
@@ -55,7 +54,7 @@ pub(super) fn pods(args: &LatencyArgs, interrupt: &Interrupt) -> anyhow::Result<
         interrupt.check()
     };
     say("connecting kernel pods by Millrace");
-    add(pods::start_millrace(&program(args.program.as_ref())?, worker, other)?)?;
+    add(pods::start_millrace(&args.cpus.measured.program()?, worker, other)?)?;
     say("connecting kernel pods by veth pairs and a bridge");
     add(pods::start_bridge()?)?;
     if !args.without_ovs {
@@ -76,14 +75,14 @@ pub(super) fn guests(args: &LatencyArgs, interrupt: &Interrupt) -> anyhow::Resul
         interrupt.check()
     };
     say("connecting vhost-user guests by Millrace");
-    let program = program(args.program.as_ref())?;
-    let millrace = Millrace::start(&program, args.worker_cpu, args.load_cpu, SCENE)?;
-    add(Contender::Millrace, Box::new(millrace), Subject::Millrace)?;
+    let (worker_cpu, other_cpu) = (args.worker_cpu(), args.cpus.load_cpu);
+    let millrace = Millrace::start(&args.cpus.measured.program()?, worker_cpu, other_cpu, SCENE)?;
+    add(Contender::MillraceVhost, Box::new(millrace), Subject::Millrace)?;
     if !args.without_ovs {
         say("connecting vhost-user guests by OVS-DPDK");
         let ovs = Ovs::start(OvsSpec {
-            worker_cpu: args.worker_cpu,
-            other_cpu: args.load_cpu,
+            worker_cpu,
+            other_cpu,
             memory_mib: OVS_MEMORY_MIB,
             segmentation_offload: false,
             scene: SCENE,

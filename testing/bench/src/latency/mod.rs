@@ -14,19 +14,20 @@ mod guests;
 mod lane;
 mod report;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args;
 
-use crate::figures::{quantile, say, write_json};
+use crate::figures::{quantile, say};
 use crate::hugepages::HugePages;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
+use crate::options::{Cpus, Files, Samples};
 use crate::pods::contender::Contender;
 use crate::probe::{self, Label};
 use crate::process::Priority;
+use crate::publish::publish;
 use lane::Lane;
 use report::Report;
 
@@ -39,6 +40,9 @@ const WATCH: Duration = Duration::from_secs(2);
 const CALM: Duration = Duration::from_millis(200);
 /// Rounds in which it is: the answer hardly varies.
 const WATCHES: usize = 3;
+
+/// Samples of a first look: the loads are many.
+const QUICK_ROUNDS: usize = 2;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,48 +57,34 @@ It needs root, two CPUs, about 3 GiB for huge pages, ethtool, and OVS-DPDK (apt-
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LatencyArgs {
-    /// Samples of each subject and load
-    #[arg(long, default_value_t = 7)]
-    pub rounds: usize,
-    /// Length of a sample in milliseconds
-    #[arg(long, default_value_t = 1000, value_name = "MS")]
-    pub sample_ms: u64,
-    /// Few samples, for a first look
-    #[arg(long)]
-    pub quick: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the fields are documented where they are")]
+    pub samples: Samples,
     /// Compares with veth and bridge alone
     #[arg(long)]
     pub without_ovs: bool,
-    /// The worker's CPU
-    #[arg(long, default_value_t = 0, value_name = "CPU")]
-    pub worker_cpu: usize,
-    /// The load's CPU
-    #[arg(long, default_value_t = 1, value_name = "CPU")]
-    pub load_cpu: usize,
-    /// Writes the result as JSON
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Writes latency.svg and latency.png into this directory
-    #[arg(long, value_name = "DIR")]
-    pub chart: Option<PathBuf>,
-    /// The program whose `switch` subcommand is measured; by default this one
-    #[arg(long, hide = true, value_name = "PATH")]
-    pub program: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the fields are documented where they are")]
+    pub cpus: Cpus,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the fields are documented where they are")]
+    pub files: Files,
 }
 
 impl LatencyArgs {
     fn normalized(&self) -> anyhow::Result<Self> {
         let mut args = self.clone();
-        if args.quick {
-            args.rounds = args.rounds.min(2);
-        }
-        ensure!(args.rounds > 0, "--rounds must be at least 1");
+        args.samples = args.samples.normalized(QUICK_ROUNDS)?;
         ensure!(
-            args.sample_ms >= 100,
+            args.samples.sample_ms >= 100,
             "--sample-ms must be at least 100: an idle pair sends a packet each ten"
         );
-        ensure!(args.worker_cpu != args.load_cpu, "--worker-cpu and --load-cpu must be two CPUs");
+        args.cpus.check()?;
         Ok(args)
+    }
+
+    fn worker_cpu(&self) -> usize {
+        self.cpus.measured.worker_cpu
     }
 }
 
@@ -168,9 +158,9 @@ struct Sample {
 pub fn run(args: &LatencyArgs) -> anyhow::Result<()> {
     let args = args.normalized()?;
     let interrupt = Interrupt::listen()?;
-    let machine = Machine::here(args.worker_cpu, args.load_cpu);
+    let machine = Machine::here(args.worker_cpu(), args.cpus.load_cpu);
     let _priority = Priority::raise()?;
-    probe::pin(args.load_cpu)?;
+    probe::pin(args.cpus.load_cpu)?;
     let mut samples = Vec::new();
     let mut versions = Vec::new();
     for (loads, start) in [(Load::PODS, lane::pods as lane::Start), (Load::GUESTS, lane::guests)] {
@@ -182,15 +172,7 @@ pub fn run(args: &LatencyArgs) -> anyhow::Result<()> {
             measure(&args, load, &mut lanes, &interrupt, &mut samples)?;
         }
     }
-    let report = Report::new(machine, &samples, &versions);
-    report.print()?;
-    if let Some(path) = &args.json {
-        write_json(&report, path)?;
-    }
-    if let Some(folder) = &args.chart {
-        report.write_chart(folder)?;
-    }
-    Ok(())
+    publish(&Report::new(machine, &samples, &versions), &args.files)
 }
 
 fn measure(
@@ -200,15 +182,16 @@ fn measure(
     interrupt: &Interrupt,
     samples: &mut Vec<Sample>,
 ) -> anyhow::Result<()> {
-    let rounds = if load.is_watch() { args.rounds.min(WATCHES) } else { args.rounds };
+    let rounds = args.samples.repeats.rounds;
+    let rounds = if load.is_watch() { rounds.min(WATCHES) } else { rounds };
     for round in 1..=rounds {
         for lane in lanes.iter_mut() {
             interrupt.check()?;
             let title = lane.contender().title();
-            let distance = || probe::round_trip_cycles(args.load_cpu, args.worker_cpu);
+            let distance = || probe::round_trip_cycles(args.cpus.load_cpu, args.worker_cpu());
             let before = distance()?;
             let measure = lane
-                .sample(load, Duration::from_millis(args.sample_ms))
+                .sample(load, Duration::from_millis(args.samples.sample_ms))
                 .with_context(|| format!("measuring {title}: {}", report::title(load)))?;
             let label = Label::of(before, distance()?);
             samples.push(Sample { load, contender: lane.contender(), label, measure });

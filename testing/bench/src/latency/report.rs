@@ -1,9 +1,5 @@
 //! What came out? Samples become medians within one label, goals that are met or not, a table, JSON and a chart.
 
-use std::io::Write as _;
-use std::path::Path;
-
-use anyhow::Context;
 use serde::Serialize;
 
 use super::echo::MESSAGE_BYTES;
@@ -15,6 +11,7 @@ use crate::figures::{common_label, distinct, round, table};
 use crate::machine::Machine;
 use crate::pods::contender::Contender;
 use crate::probe::Label;
+use crate::publish;
 use crate::stats::spread;
 
 /// The row of the table of comparisons.
@@ -122,35 +119,6 @@ impl Report {
         Self { machine, results, ratios, goals }
     }
 
-    /// The table and the goals, to stdout.
-    pub(super) fn print(&self) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        out.write_all(self.text().as_bytes()).context("cannot write to stdout")
-    }
-
-    fn text(&self) -> String {
-        let machine = &self.machine;
-        let head =
-            ["load", "subject", "cores", "p50 us", "(min..max)", "p99 us", "CPU", "samples", "Millrace p50"];
-        let rows: Vec<Vec<String>> = self.results.iter().map(|result| self.cells(result)).collect();
-        let goals: Vec<Vec<String>> = self.goals.iter().map(Goal::cells).collect();
-        format!(
-            "\nLatency and idleness\n{} ({} cores, {} MHz), {}; workers on CPU {}, load on CPU {}\n\n{}\n{}\npods: TCP \
-             questions of {MESSAGE_BYTES} B and their answers, back to back (busy), or one each 10 ms (idle). guests: a \
-             frame of {FRAME_BYTES} B to and fro,\neach guest blocks until it is signalled (busy), or one way, each 10 \
-             ms, to a guest that looks all the time (wake).\nCPU: of one core, while nothing is sent: the whole program \
-             between pods, the workers between guests.\n",
-            machine.cpu,
-            machine.cores,
-            machine.tsc_mhz,
-            machine.kernel,
-            machine.worker_cpu,
-            machine.load_cpu,
-            table(&head, &rows),
-            table(&["goal", "against", "measured", "limit", "met"], &goals),
-        )
-    }
-
     fn cells(&self, result: &Outcome) -> Vec<String> {
         let time = |time: Option<f64>| time.map_or(String::new(), |time| format!("{time:.1}"));
         let same = |ratio: &&Ratio| {
@@ -168,38 +136,6 @@ impl Report {
             result.rounds.to_string(),
             ratio.map_or(String::new(), |ratio| format!("{:.2}x of it", ratio.millrace_over_peer)),
         ]
-    }
-
-    /// The picture: latency.svg and latency.png.
-    pub(super) fn write_chart(&self, folder: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the directory {}", folder.display()))?;
-        self.figure().write(folder, ROW)
-    }
-
-    fn figure(&self) -> Figure {
-        let panel = |title: &str, loads: [(Load, &str); 2]| {
-            let chart = self.bars(title, &loads);
-            (!chart.series.is_empty()).then_some(Panel::Bars(chart))
-        };
-        let panels = [
-            panel("Kernel pods, TCP round trip", [(Load::PodsBusy, "busy"), (Load::PodsIdle, "idle")]),
-            panel(
-                "vhost-user guests",
-                [(Load::GuestsBusy, "busy, round trip"), (Load::GuestsWake, "wake, one way")],
-            ),
-        ];
-        Figure {
-            title: "How long a small packet takes".into(),
-            subtitle: format!(
-                "Median; the whisker goes to the 99th percentile, but not beyond {WHISKER} times the highest bar"
-            ),
-            footer: format!(
-                "{}, {} cores, {}. Interleaved samples, medians. Idle and wake: a packet each 10 ms.",
-                self.machine.cpu, self.machine.cores, self.machine.kernel
-            ),
-            panels: panels.into_iter().flatten().collect(),
-        }
     }
 
     /// One group per load, one bar per subject: the median, with a whisker to the 99th percentile.
@@ -225,6 +161,60 @@ impl Report {
             unit: "microseconds, lower is better".into(),
             groups: loads.iter().map(|(_, name)| (*name).into()).collect(),
             series: contenders.into_iter().map(series).collect(),
+        }
+    }
+}
+
+impl publish::Report for Report {
+    fn name(&self) -> &'static str {
+        ROW
+    }
+
+    fn text(&self) -> String {
+        let machine = &self.machine;
+        let head =
+            ["load", "subject", "cores", "p50 us", "(min..max)", "p99 us", "CPU", "samples", "Millrace p50"];
+        let rows: Vec<Vec<String>> = self.results.iter().map(|result| self.cells(result)).collect();
+        let goals: Vec<Vec<String>> = self.goals.iter().map(Goal::cells).collect();
+        format!(
+            "\nLatency and idleness\n{} ({} cores, {} MHz), {}; workers on CPU {}, load on CPU {}\n\n{}\n{}\npods: TCP \
+             questions of {MESSAGE_BYTES} B and their answers, back to back (busy), or one each 10 ms (idle). guests: a \
+             frame of {FRAME_BYTES} B to and fro,\neach guest blocks until it is signalled (busy), or one way, each 10 \
+             ms, to a guest that looks all the time (wake).\nCPU: of one core, while nothing is sent: the whole program \
+             between pods, the workers between guests.\n",
+            machine.cpu,
+            machine.cores,
+            machine.tsc_mhz,
+            machine.kernel,
+            machine.worker_cpu,
+            machine.load_cpu,
+            table(&head, &rows),
+            table(&["goal", "against", "measured", "limit", "met"], &goals),
+        )
+    }
+
+    fn figure(&self) -> Figure {
+        let panel = |title: &str, loads: [(Load, &str); 2]| {
+            let chart = self.bars(title, &loads);
+            (!chart.series.is_empty()).then_some(Panel::Bars(chart))
+        };
+        let panels = [
+            panel("Kernel pods, TCP round trip", [(Load::PodsBusy, "busy"), (Load::PodsIdle, "idle")]),
+            panel(
+                "vhost-user guests",
+                [(Load::GuestsBusy, "busy, round trip"), (Load::GuestsWake, "wake, one way")],
+            ),
+        ];
+        Figure {
+            title: "How long a small packet takes".into(),
+            subtitle: format!(
+                "Median; the whisker goes to the 99th percentile, but not beyond {WHISKER} times the highest bar"
+            ),
+            footer: format!(
+                "{}, {} cores, {}. Interleaved samples, medians. Idle and wake: a packet each 10 ms.",
+                self.machine.cpu, self.machine.cores, self.machine.kernel
+            ),
+            panels: panels.into_iter().flatten().collect(),
         }
     }
 }
@@ -273,8 +263,8 @@ fn outcome(peer_version: String, label: Option<Label>, samples: &[Sample]) -> Op
 
 fn ratios(results: &[Outcome]) -> Vec<Ratio> {
     let mut ratios = Vec::new();
-    for ours in results.iter().filter(|result| result.subject == Contender::Millrace) {
-        let same = |result: &&Outcome| result.subject != Contender::Millrace && result.kind == ours.kind;
+    for ours in results.iter().filter(|result| result.subject.is_millrace()) {
+        let same = |result: &&Outcome| !result.subject.is_millrace() && result.kind == ours.kind;
         for peer in results.iter().filter(same) {
             let metrics = [
                 ("p50_us", ours.p50_us, peer.p50_us),
@@ -301,6 +291,7 @@ fn ratios(results: &[Outcome]) -> Vec<Ratio> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publish::Report as _;
 
     fn sample(load: Load, contender: Contender, measure: Measure) -> Sample {
         Sample { load, contender, label: Label::Near, measure }
@@ -312,10 +303,10 @@ mod tests {
 
     fn report() -> Report {
         let samples = [
-            sample(Load::PodsBusy, Contender::Millrace, times(10, 20)),
+            sample(Load::PodsBusy, Contender::MillraceTap, times(10, 20)),
             sample(Load::PodsBusy, Contender::Veth, times(30, 40)),
-            sample(Load::GuestsWake, Contender::Millrace, times(20, 60)),
-            sample(Load::GuestsNone, Contender::Millrace, Measure::Cpu(0.002)),
+            sample(Load::GuestsWake, Contender::MillraceVhost, times(20, 60)),
+            sample(Load::GuestsNone, Contender::MillraceVhost, Measure::Cpu(0.002)),
             sample(Load::GuestsNone, Contender::OvsVhost, Measure::Cpu(1.0)),
         ];
         Report::new(Machine::example(), &samples, &[(Contender::Veth, "6.18".into())])

@@ -3,6 +3,7 @@
 use lab::Netns;
 use serde::Serialize;
 
+use super::vduse::VduseSwitch;
 use crate::chart::Color;
 use crate::cpu;
 use crate::millrace_switch::SwitchProcess;
@@ -13,9 +14,15 @@ use crate::process::Process;
 /// What connects the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub(crate) enum Contender {
-    /// Millrace, with its whole pipeline on.
+    /// Millrace on TAP netdevs, with its whole pipeline on.
     #[serde(rename = "millrace")]
-    Millrace,
+    MillraceTap,
+    /// The same on virtio netdevs, whose devices are in the switch.
+    #[serde(rename = "millrace-vduse")]
+    MillraceVduse,
+    /// The same on vhost-user sockets, for other ends than pods: no load has both.
+    #[serde(rename = "millrace")]
+    MillraceVhost,
     /// A veth pair per pod and a Linux bridge: the kernel alone.
     #[serde(rename = "veth-bridge")]
     Veth,
@@ -34,7 +41,9 @@ impl Contender {
     /// As people say it.
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Self::Millrace => "Millrace",
+            Self::MillraceTap => "Millrace, TAP",
+            Self::MillraceVduse => "Millrace, VDUSE",
+            Self::MillraceVhost => "Millrace, vhost-user",
             Self::Veth => "veth + bridge",
             Self::OvsTap => "OVS userspace, TAP + TSO",
             Self::OvsAfPacket => "OVS-DPDK, af_packet",
@@ -42,10 +51,16 @@ impl Contender {
         }
     }
 
+    /// Not a peer.
+    pub(crate) fn is_millrace(self) -> bool {
+        matches!(self, Self::MillraceTap | Self::MillraceVduse | Self::MillraceVhost)
+    }
+
     /// In charts.
     pub(crate) fn color(self) -> Color {
         match self {
-            Self::Millrace => Color::MILLRACE,
+            Self::MillraceTap | Self::MillraceVhost => Color::MILLRACE,
+            Self::MillraceVduse => Color::MILLRACE_LIGHT,
             Self::Veth => Color::KERNEL,
             Self::OvsTap | Self::OvsVhost => Color::PEER,
             Self::OvsAfPacket => Color::PEER_LIGHT,
@@ -58,6 +73,8 @@ impl Contender {
 pub(crate) enum Parts {
     /// A `millrace switch`.
     Millrace(SwitchProcess),
+    /// The same, with what it has made in the kernel.
+    MillraceVduse(VduseSwitch),
     /// Nothing but the kernel.
     Bridge {
         /// Where the bridge is.
@@ -67,11 +84,31 @@ pub(crate) enum Parts {
     Ovs(Daemon),
 }
 
+/// CPU time that was used, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// By a switch's program; zero for the kernel, whose time stands in nobody's name.
+    pub(crate) switch_ns: u64,
+    /// By everything on the machine.
+    pub(crate) machine_ns: u64,
+}
+
+impl Spent {
+    /// What was spent after `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            switch_ns: self.switch_ns.saturating_sub(before.switch_ns),
+            machine_ns: self.machine_ns.saturating_sub(before.machine_ns),
+        }
+    }
+}
+
 /// Two pods that are connected.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) contender: Contender,
     pub(crate) version: String,
+    // Before the pods: what it has put into them it takes away itself.
     parts: Parts,
     pub(crate) pods: [Netns; 2],
 }
@@ -85,6 +122,7 @@ impl Link {
     fn switch(&self) -> Option<&Process> {
         match &self.parts {
             Parts::Millrace(switch) => Some(switch.process()),
+            Parts::MillraceVduse(vduse) => Some(vduse.switch().process()),
             Parts::Ovs(daemon) => Some(daemon.switch()),
             Parts::Bridge { .. } => None,
         }
@@ -97,18 +135,19 @@ impl Link {
 
     /// Gives the CPU back, and waits until frames pass.
     pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
+        self.switch().into_iter().for_each(Process::resume);
         match &mut self.parts {
-            Parts::Millrace(switch) => {
-                switch.process().resume();
-                switch.check()?;
-            }
-            Parts::Ovs(daemon) => {
-                daemon.switch().resume();
-                daemon.check()?;
-            }
+            Parts::Millrace(switch) => switch.check()?,
+            Parts::MillraceVduse(vduse) => vduse.switch_mut().check()?,
+            Parts::Ovs(daemon) => daemon.check()?,
             Parts::Bridge { .. } => {}
         }
         netns::await_path(&self.pods)
+    }
+
+    /// CPU time so far.
+    pub(crate) fn spent(&self) -> Spent {
+        Spent { switch_ns: self.cpu_ns(), machine_ns: cpu::machine_ns() }
     }
 
     /// CPU time that its program has used; zero for the kernel, whose time stands in nobody's name.

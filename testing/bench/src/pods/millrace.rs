@@ -1,4 +1,4 @@
-//! Millrace between two pods: a `millrace switch` process that makes their netdevs.
+//! Millrace between two pods: a `millrace switch` process that makes their TAP netdevs.
 
 use std::path::Path;
 
@@ -13,12 +13,21 @@ use crate::netns::{self, ADDRESSES, NETDEV};
 pub(crate) fn start(program: &Path, worker_cpu: usize, other_cpu: usize) -> anyhow::Result<Link> {
     let mut switch = SwitchProcess::start(program, worker_cpu, other_cpu)?;
     let pods = [netns::pod()?, netns::pod()?];
-    switch.add_ports(pods.iter().enumerate().map(|(index, pod)| port(index, pod)).collect())?;
+    switch.add_ports(pods.iter().enumerate().map(|(index, pod)| port(index, tap(pod))).collect())?;
     netns::configure(&pods)?;
-    Ok(Link::new(Contender::Millrace, switch.version(), Parts::Millrace(switch), pods))
+    Ok(Link::new(Contender::MillraceTap, switch.version(), Parts::Millrace(switch), pods))
 }
 
-fn port(index: usize, pod: &Netns) -> api::Port {
+fn tap(pod: &Netns) -> api::port::Device {
+    api::port::Device::Tap(api::TapDevice {
+        netns: pod.path().to_string_lossy().into_owned(),
+        netdev: NETDEV.into(),
+        queues: 1,
+    })
+}
+
+/// The port of pod `index`, with `device` behind it.
+pub(super) fn port(index: usize, device: api::port::Device) -> api::Port {
     api::Port {
         number: index as u32 + 1,
         name: format!("pod{index}"),
@@ -28,11 +37,7 @@ fn port(index: usize, pod: &Netns) -> api::Port {
         port_security: true,
         mac_limit: 16,
         mtu_bytes: 1500,
-        device: Some(api::port::Device::Tap(api::TapDevice {
-            netns: pod.path().to_string_lossy().into_owned(),
-            netdev: NETDEV.into(),
-            queues: 1,
-        })),
+        device: Some(device),
         ..Default::default()
     }
 }
