@@ -18,6 +18,8 @@ use rustix::io::Errno;
 use tokio_stream::{Stream, StreamExt};
 use wire::MacAddr;
 
+use crate::netns::Netns;
+
 /// A netdev, found by name in the namespace that `handle` speaks to.
 pub(crate) struct Device<'a> {
     netns: &'a Path,
@@ -48,6 +50,50 @@ impl<'a> Device<'a> {
         Self::find(handle, netns, name).await?.ok_or_else(missing)
     }
 
+    /// The device that belongs to `parent` (a device of a bus), or `None`.
+    pub(crate) async fn find_child(
+        handle: &'a Handle,
+        netns: &'a Path,
+        parent: &'a str,
+    ) -> Result<Option<Self>, KernelError> {
+        let mut links = Box::pin(handle.link().get().execute());
+        while let Some(link) = links.next().await {
+            let link = link.map_err(|error| refused(netns, parent, "look for its netdev", &error))?;
+            let child = Self { netns, name: parent, handle, link };
+            if child.parent().as_deref() == Some(parent) {
+                return Ok(Some(child));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Its name.
+    pub(crate) fn own_name(&self) -> Option<&str> {
+        self.link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Gives it another name, for which it is taken down.
+    pub(crate) async fn rename(&self, name: &str) -> Result<(), KernelError> {
+        let change = LinkMessageBuilder::<LinkUnspec>::new().index(self.index()).down().name(name.to_owned());
+        let result = self.handle.link().set(change.build()).execute().await;
+        result.map_err(|error| self.refused(&format!("call it {name}"), &error))
+    }
+
+    /// Moves it into `netns` as `name`, in one change: the kernel takes that name already for the move if the old one is
+    /// taken there (`IFLA_IFNAME` beside `IFLA_NET_NS_FD`, `do_setlink`). It is down then, and without addresses.
+    pub(crate) async fn move_to(&self, netns: &Netns, name: &str) -> Result<(), KernelError> {
+        let change = LinkMessageBuilder::<LinkUnspec>::new()
+            .index(self.index())
+            .setns_by_fd(netns.raw_fd())
+            .name(name.to_owned());
+        let result = self.handle.link().set(change.build()).execute().await;
+        let action = || format!("move it to {} as {name}", netns.path().display());
+        result.map_err(|error| self.refused(&action(), &error))
+    }
+
     /// Whether it is a TAP or TUN: the only kind that the switch makes.
     pub(crate) fn is_tun(&self) -> bool {
         self.link.attributes.iter().any(|attribute| match attribute {
@@ -64,6 +110,7 @@ impl<'a> Device<'a> {
             up: self.link.header.flags.contains(LinkFlags::Up),
             addresses: self.addresses().await?,
             routes: self.routes().await?,
+            parent: self.parent(),
         })
     }
 
@@ -101,6 +148,13 @@ impl<'a> Device<'a> {
     fn mtu_bytes(&self) -> Option<u32> {
         self.link.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })
+    }
+
+    fn parent(&self) -> Option<String> {
+        self.link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::ParentDevName(name) => Some(name.clone()),
             _ => None,
         })
     }
@@ -245,7 +299,7 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
 
 fn errno(error: &rtnetlink::Error) -> Option<Errno> {
     match error {
-        rtnetlink::Error::NetlinkError(message) => Some(Errno::from_raw_os_error(-message.raw_code())),
+        rtnetlink::Error::NetlinkError(message) => Some(crate::errno_of(message.raw_code())),
         _ => None,
     }
 }

@@ -1,4 +1,5 @@
-//! How does the intent reach the Linux kernel? Network namespaces, netdevs, addresses, routes, bind mounts and files.
+//! How does the intent reach the Linux kernel? Network namespaces, netdevs, addresses, routes, devices of the vDPA bus, bind
+//! mounts and files.
 //!
 //! [`Linux`] implements [`reconcile::Kernel`]. It keeps no state: every call observes first, every change is idempotent,
 //! every error names the object and, where one is known, the remedy.
@@ -9,11 +10,17 @@ mod device;
 mod files;
 mod mounts;
 mod netns;
+pub mod sriov;
+pub mod vdpa;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use reconcile::Kernel;
-use reconcile::kernel::{KernelError, LinkConfig, LinkState, Ownership};
+use reconcile::kernel::{
+    KernelError, LinkConfig, LinkState, NewVdpaDevice, Ownership, VdpaDevice, VdpaDriver,
+};
+
+use rustix::io::Errno;
 
 use device::Device;
 use netns::Netns;
@@ -76,6 +83,42 @@ impl Kernel for Linux {
     fn remove_file(&self, path: &Path) -> Result<(), KernelError> {
         files::remove(path)
     }
+
+    fn can_vduse(&self, driver: VdpaDriver) -> Result<(), String> {
+        vdpa::can_vduse(driver)
+    }
+
+    fn vdpa_device(&self, name: &str) -> Result<Option<VdpaDevice>, KernelError> {
+        vdpa::device(name)
+    }
+
+    fn put_vdpa_device(&self, device: &NewVdpaDevice) -> Result<(), KernelError> {
+        vdpa::put(device)
+    }
+
+    fn delete_vdpa_device(&self, name: &str) -> Result<(), KernelError> {
+        vdpa::delete(name)
+    }
+
+    fn bind_vdpa_driver(&self, name: &str, driver: VdpaDriver) -> Result<(), KernelError> {
+        vdpa::bind(name, driver)
+    }
+
+    fn adopt_vdpa_netdev(&self, name: &str, netns: &Path, interface: &str) -> Result<(), KernelError> {
+        vdpa::netdev::adopt(name, netns, interface)
+    }
+
+    fn own_vhost_vdpa(&self, name: &str, ownership: Ownership) -> Result<PathBuf, KernelError> {
+        vdpa::own(name, ownership)
+    }
+
+    fn is_vduse_broken(&self, name: &str) -> Result<bool, KernelError> {
+        vdpa::is_vduse_broken(name)
+    }
+
+    fn destroy_vduse(&self, name: &str) -> Result<(), KernelError> {
+        vdpa::destroy_vduse(name)
+    }
 }
 
 /// The refusal to do `doing`, with a remedy where a person has one.
@@ -88,4 +131,25 @@ fn refused(doing: String, error: &std::io::Error) -> KernelError {
         _ => "",
     };
     KernelError::Refused { doing, reason: format!("{error}{remedy}") }
+}
+
+/// The error that a netlink message's code stands for: 1 to 4095, negated (`MAX_ERRNO`).
+fn errno_of(code: i32) -> Errno {
+    match code.checked_neg() {
+        Some(number @ 1..=4095) => Errno::from_raw_os_error(number),
+        _ => Errno::IO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errno_of_when_the_code_is_none_is_an_io_error() {
+        assert_eq!(errno_of(-19), Errno::NODEV);
+        for code in [i32::MIN, -4096, 0, 7, i32::MAX] {
+            assert_eq!(errno_of(code), Errno::IO, "{code}");
+        }
+    }
 }

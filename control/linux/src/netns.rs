@@ -4,7 +4,7 @@
 //! left behind in the wrong namespace, whatever fails. A netlink socket keeps the namespace in which it was made.
 
 use std::future::Future;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rtnetlink::Handle;
@@ -34,6 +34,11 @@ impl Netns {
             return Err(KernelError::NoNetns(path.into()));
         }
         Ok(Self { path: path.into(), file })
+    }
+
+    /// The namespace that this process is in.
+    pub(crate) fn own() -> Result<Self, KernelError> {
+        Self::open(Path::new("/proc/self/ns/net"))
     }
 
     /// Runs `work` with a netlink handle of this namespace, on a thread of its own, and waits for its answer.
@@ -72,6 +77,16 @@ impl Netns {
             connection.abort();
             answer
         })
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its descriptor's number, valid while this lives.
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     fn cannot_enter(&self, error: &std::io::Error) -> KernelError {

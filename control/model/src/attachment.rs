@@ -21,25 +21,41 @@ impl fmt::Display for AttachmentId {
 }
 
 /// The kind of interface a pod is given.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortKind {
-    /// A kernel netdev.
-    #[default]
+    /// A kernel netdev: a TAP of the switch.
     Tap,
+    /// A kernel netdev: a virtio device that the switch serves through VDUSE.
+    Vduse,
     /// A vhost-user socket for a program or a virtual machine that brings its own virtio-net driver.
     VhostUser,
+    /// `/dev/vhost-vdpa-N` for such a program or virtual machine: a device of VDUSE, without a netdev.
+    VdpaVhost,
 }
 
 impl PortKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tap, Self::Vduse, Self::VhostUser, Self::VdpaVhost];
+
     /// The word for it in files and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tap => "tap",
+            Self::Vduse => "vduse",
             Self::VhostUser => "vhost-user",
+            Self::VdpaVhost => "vdpa-vhost",
         }
+    }
+
+    /// Whether the switch serves it through VDUSE, so that it is a device of the kernel's vDPA bus.
+    pub fn is_vdpa(self) -> bool {
+        matches!(self, Self::Vduse | Self::VdpaVhost)
+    }
+
+    /// Whether its driver is a program's: the pod gets a file or socket, and no netdev.
+    pub fn is_for_programs(self) -> bool {
+        matches!(self, Self::VhostUser | Self::VdpaVhost)
     }
 }
 
@@ -49,19 +65,76 @@ impl fmt::Display for PortKind {
     }
 }
 
+/// The kind that is asked for: one, or the best that the node has.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
+)]
+#[serde(try_from = "String", into = "String")]
+pub enum KindChoice {
+    /// A kernel netdev: of VDUSE where the node has it, else a TAP.
+    #[default]
+    Auto,
+    /// This one, or none.
+    Only(PortKind),
+}
+
+impl KindChoice {
+    /// The word for it in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Only(kind) => kind.as_str(),
+        }
+    }
+
+    /// Whether an interface of that kind is what this asks for.
+    pub fn allows(self, kind: PortKind) -> bool {
+        match self {
+            Self::Auto => matches!(kind, PortKind::Vduse | PortKind::Tap),
+            Self::Only(only) => only == kind,
+        }
+    }
+
+    /// True for the default, which is not written: an agent of before it reads what it wrote itself.
+    pub(crate) fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
+impl fmt::Display for KindChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A text that names no port kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no port kind: choose tap or vhost-user")]
+#[error("{0:?} is no port kind: choose auto, tap, vduse, vhost-user or vdpa-vhost")]
 pub struct UnknownPortKind(String);
 
-impl FromStr for PortKind {
+impl FromStr for KindChoice {
     type Err = UnknownPortKind;
 
     fn from_str(text: &str) -> Result<Self, UnknownPortKind> {
-        [Self::Tap, Self::VhostUser]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
+        let all = PortKind::ALL.map(Self::Only);
+        std::iter::once(Self::Auto)
+            .chain(all)
+            .find(|choice| choice.as_str() == text)
             .ok_or_else(|| UnknownPortKind(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for KindChoice {
+    type Error = UnknownPortKind;
+
+    fn try_from(text: String) -> Result<Self, UnknownPortKind> {
+        text.parse()
+    }
+}
+
+impl From<KindChoice> for String {
+    fn from(choice: KindChoice) -> String {
+        choice.as_str().to_owned()
     }
 }
 
@@ -79,5 +152,27 @@ pub struct PodRef {
 impl fmt::Display for PodRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kind_choice_when_written_and_read_is_the_same() {
+        for choice in std::iter::once(KindChoice::Auto).chain(PortKind::ALL.map(KindChoice::Only)) {
+            assert_eq!(choice.as_str().parse(), Ok(choice));
+            assert_eq!(serde_yaml_ng::to_string(&choice).unwrap().trim(), choice.as_str());
+        }
+        let error = "ipvlan".parse::<KindChoice>().unwrap_err().to_string();
+        assert!(error.contains("choose auto, tap, vduse, vhost-user or vdpa-vhost"), "{error}");
+    }
+
+    #[test]
+    fn port_kind_when_stored_has_its_word() {
+        for kind in PortKind::ALL {
+            assert_eq!(serde_yaml_ng::to_string(&kind).unwrap().trim(), kind.as_str());
+        }
     }
 }

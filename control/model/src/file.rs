@@ -98,7 +98,7 @@ impl Networks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PortKind;
+    use crate::{KindChoice, PortKind};
 
     fn error(text: &str) -> String {
         Networks::parse(text).unwrap_err().to_string()
@@ -134,7 +134,7 @@ networks:
         let blue = networks.get(&"blue".parse().unwrap()).unwrap();
         assert_eq!(
             (blue.mtu().get(), blue.spec().vlan, blue.spec().port_kind),
-            (9000, Some(100), PortKind::VhostUser)
+            (9000, Some(100), KindChoice::Only(PortKind::VhostUser))
         );
         assert_eq!(blue.subnets().len(), 2);
         assert_eq!(blue.routes()[0], ("0.0.0.0/0".parse().unwrap(), "10.10.0.1".parse().unwrap()));
@@ -142,6 +142,7 @@ networks:
         assert_eq!(blue.vhost_socket().mode, 0o600);
         let plain = networks.get(&"plain".parse().unwrap()).unwrap();
         assert_eq!((plain.mtu().get(), plain.spec().port_security), (1500, true));
+        assert_eq!(plain.spec().port_kind, KindChoice::Auto);
         assert!(plain.subnets().is_empty());
     }
 
@@ -158,6 +159,11 @@ networks:
         assert_eq!(network("mtu: 60"), r#"network "blue": mtu: 60 is out of bounds: choose 68 to 65521"#);
         assert_eq!(network("vlan: 4095"), r#"network "blue": vlan: 4095 is out of bounds: choose 1 to 4094"#);
         assert_eq!(network("queues: 0"), r#"network "blue": queues: 0 is out of bounds: choose 1 to 64"#);
+        assert_eq!(
+            network("queues: 2, portKind: vduse"),
+            r#"network "blue": queues: 2 is more than a port of kind vduse can have: choose 1, or another portKind"#
+        );
+        assert!(network("portKind: veth").contains(r#""veth" is no port kind: choose auto, tap, vduse"#));
         assert_eq!(
             network("subnets: [{subnet: 10.0.0.0/8}, {subnet: 10.1.0.0/16}]"),
             r#"network "blue": subnets[1].subnet: 10.1.0.0/16 overlaps 10.0.0.0/8: remove one of them"#

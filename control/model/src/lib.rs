@@ -12,7 +12,7 @@ mod name;
 mod network;
 mod subnet;
 
-pub use attachment::{AttachmentId, PodRef, PortKind, UnknownPortKind};
+pub use attachment::{AttachmentId, KindChoice, PodRef, PortKind, UnknownPortKind};
 pub use file::{FileError, MAX_FILE_BYTES, Networks};
 pub use mac::station_address;
 pub use name::{ContainerId, IfName, NameError, NetworkName};

@@ -100,6 +100,17 @@ name! {
     IfName, check_interface
 }
 
+/// Characters of a container's id that people and paths make do with.
+const SHORT_ID_CHARS: usize = 12;
+
+impl ContainerId {
+    /// Its first twelve characters, as is the custom.
+    pub fn short(&self) -> &str {
+        // All its characters are of one byte.
+        self.as_str().get(..SHORT_ID_CHARS).unwrap_or(self.as_str())
+    }
+}
+
 const WORD_RULE: &str = "letters, digits, '_', '.' and '-', the first one a letter or digit";
 const INTERFACE_RULE: &str = "no '/', no ':', no white space, and neither '.' nor '..'";
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{NameError, NetworkName, PortKind, Subnet, SubnetError, SubnetSpec};
+use crate::{KindChoice, NameError, NetworkName, PortKind, Subnet, SubnetError, SubnetSpec};
 
 /// A network as a person writes it in the networks file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -29,8 +29,8 @@ pub struct NetworkSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
     /// The kind of interface pods get when they do not ask for one.
-    #[serde(default)]
-    pub port_kind: PortKind,
+    #[serde(default, skip_serializing_if = "KindChoice::is_auto")]
+    pub port_kind: KindChoice,
     /// Queue pairs of each interface.
     #[serde(default = "default_queues")]
     pub queues: u32,
@@ -52,7 +52,7 @@ pub struct NetworkSpec {
     /// Stations one port may learn.
     #[serde(default = "default_port_mac_limit")]
     pub port_mac_limit: u32,
-    /// How vhost-user sockets are made.
+    /// How vhost-user sockets are made, and who owns the files of pods' programs.
     #[serde(default)]
     pub vhost_user: VhostSocketSpec,
 }
@@ -221,6 +221,14 @@ pub enum Invalid {
         /// The largest legal value.
         max: u32,
     },
+    /// More queue pairs than the kind of port can have.
+    #[error("queues: {queues} is more than a port of kind {kind} can have: choose 1, or another portKind")]
+    QueuesOfKind {
+        /// The number.
+        queues: u32,
+        /// The kind.
+        kind: PortKind,
+    },
     /// The MTU is too small for the family.
     #[error("mtu: {0} is too small for IPv6: choose at least {MIN_MTU_IPV6}, or remove the IPv6 subnets")]
     MtuForIpv6(u32),
@@ -306,6 +314,7 @@ impl Network {
             within("vlan", u32::from(vlan), 1, 4094)?;
         }
         within("queues", spec.queues, 1, MAX_QUEUES)?;
+        check_queues_of_kind(spec)?;
         within("macAgeSeconds", spec.mac_age_seconds, 1, MAX_AGE_SECONDS)?;
         within("macLimit", spec.mac_limit, 1, MAX_STATIONS)?;
         within("portMacLimit", spec.port_mac_limit, 0, MAX_STATIONS)?;
@@ -351,6 +360,16 @@ fn out_of_bounds(field: &'static str, value: u32, min: u32, max: u32) -> Invalid
 
 fn within(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), Invalid> {
     if (min..=max).contains(&value) { Ok(()) } else { Err(out_of_bounds(field, value, min, max)) }
+}
+
+/// VDUSE refuses VIRTIO_NET_F_CTRL_VQ, without which there is no VIRTIO_NET_F_MQ (virtio 1.2 §5.1.3.1).
+fn check_queues_of_kind(spec: &NetworkSpec) -> Result<(), Invalid> {
+    match spec.port_kind {
+        KindChoice::Only(kind) if kind.is_vdpa() && spec.queues > 1 => {
+            Err(Invalid::QueuesOfKind { queues: spec.queues, kind })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_subnets(specs: &[SubnetSpec]) -> Result<Vec<Subnet>, Invalid> {

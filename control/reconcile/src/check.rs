@@ -4,10 +4,10 @@ use std::path::Path;
 
 use model::{AttachmentId, PortKind};
 
-use crate::Engine;
-use crate::engine::link_config;
-use crate::kernel::LinkConfig;
-use crate::record::{Attachment, State};
+use crate::kernel::{LinkConfig, LinkState, VdpaDevice};
+use crate::parts::link_config;
+use crate::record::{Attachment, State, VdpaPlace};
+use crate::{Engine, choice};
 
 impl Engine {
     /// CHECK: the attachment, if it is as it was made.
@@ -25,9 +25,11 @@ impl Engine {
         if attachment.netns != netns {
             drift.push(format!("{id} is in {}, not in {}", attachment.netns.display(), netns.display()));
         }
+        let device =
+            attachment.vdpa.as_ref().and_then(|place| self.check_device(&attachment, place, &mut drift));
         match attachment.kind {
-            PortKind::Tap => self.check_link(&attachment, &mut drift),
-            PortKind::VhostUser => self.check_files(&attachment, &mut drift),
+            PortKind::Tap | PortKind::Vduse => self.check_link(&attachment, device.as_ref(), &mut drift),
+            PortKind::VhostUser | PortKind::VdpaVhost => self.check_files(&attachment, &mut drift),
         }
         self.check_port(&attachment, &mut drift);
         if drift.is_empty() { Ok(attachment) } else { Err(drift) }
@@ -48,10 +50,45 @@ impl Engine {
         }
     }
 
-    fn check_link(&self, attachment: &Attachment, drift: &mut Vec<String>) {
+    /// The device on the vDPA bus, if it is as it is to be.
+    fn check_device(
+        &self,
+        attachment: &Attachment,
+        place: &VdpaPlace,
+        drift: &mut Vec<String>,
+    ) -> Option<VdpaDevice> {
+        let name = &place.device;
+        let driver = choice::driver(attachment.kind)?;
+        match self.rim().kernel.vdpa_device(name) {
+            Ok(None) => drift.push(format!("the device {name} is gone from the vDPA bus")),
+            Ok(Some(device)) if !device.serves(driver) => {
+                drift.push(format!("{} does not drive the vDPA device {name}", driver.as_str()));
+            }
+            Ok(Some(device)) if place.path.is_some() && device.path != place.path => {
+                let path = |path: &Option<std::path::PathBuf>| {
+                    path.as_deref().unwrap_or(Path::new("nothing")).display().to_string()
+                };
+                drift.push(format!(
+                    "the vDPA device {name} is {}, not {}",
+                    path(&device.path),
+                    path(&place.path)
+                ));
+            }
+            Ok(Some(device)) => return Some(device),
+            Err(error) => drift.push(error.to_string()),
+        }
+        None
+    }
+
+    fn check_link(&self, attachment: &Attachment, device: Option<&VdpaDevice>, drift: &mut Vec<String>) {
         let wanted = link_config(attachment);
         match self.rim().kernel.link(&attachment.netns, &wanted.name) {
-            Ok(Some(state)) => compare(&wanted, &state, drift),
+            Ok(Some(state)) => {
+                compare(&wanted, &state, drift);
+                if device.is_some_and(|device| device.virtio != state.parent) {
+                    drift.push(format!("{} is not the netdev of the attachment's vDPA device", wanted.name));
+                }
+            }
             Ok(None) => {
                 drift.push(format!("the device {} is gone from {}", wanted.name, attachment.netns.display()))
             }
@@ -60,7 +97,7 @@ impl Engine {
     }
 }
 
-fn compare(wanted: &LinkConfig, state: &crate::kernel::LinkState, drift: &mut Vec<String>) {
+fn compare(wanted: &LinkConfig, state: &LinkState, drift: &mut Vec<String>) {
     let name = &wanted.name;
     if !state.up {
         drift.push(format!("{name} is down"));

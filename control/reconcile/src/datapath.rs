@@ -19,6 +19,12 @@ pub enum Device {
         /// Queue pairs.
         queues: u32,
     },
+    /// A device of VDUSE, which the switch creates or finds again. Control puts it onto the vDPA bus once the port is
+    /// there, and takes it off again before the port goes.
+    Vduse {
+        /// Its name: `/dev/vduse/NAME`.
+        name: String,
+    },
     /// A vhost-user socket.
     VhostUser {
         /// The socket.

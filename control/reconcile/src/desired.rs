@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use model::{AttachmentId, Dns, MacAddr, Network, NetworkName, Networks, PodRef, PortKind, Subnet};
+use model::{
+    AttachmentId, Dns, KindChoice, MacAddr, Network, NetworkName, Networks, PodRef, PortKind, Subnet,
+};
 
+use crate::choice::Chosen;
 use crate::ipam::next_free;
 use crate::kernel::Route;
-use crate::record::{Address, Attachment, Delegation, State, VhostFiles};
+use crate::record::{Address, Attachment, Delegation, State, VdpaPlace, VhostFiles};
 use crate::store::{Op, Snapshot, StoredNetwork};
 
 /// An interface that is asked for.
@@ -25,7 +28,7 @@ pub struct AddRequest {
     /// The network.
     pub network: NetworkName,
     /// The kind of interface; none: as the network says.
-    pub kind: Option<PortKind>,
+    pub kind: Option<KindChoice>,
     /// The pod's network namespace.
     pub netns: PathBuf,
     /// The pod, where the runtime says it.
@@ -37,7 +40,7 @@ pub struct AddRequest {
     pub addresses: Vec<(IpAddr, Option<u8>)>,
     /// Name resolution instead of the network's.
     pub dns: Option<Dns>,
-    /// Where the runtime wants the device-info of a vhost-user interface.
+    /// Where the runtime wants the device-info of an interface for programs.
     pub device_info_file: Option<PathBuf>,
     /// The IPAM plugin to ask instead; then `addresses` is that plugin's to read.
     pub delegation: Option<Delegation>,
@@ -112,6 +115,26 @@ pub enum ReserveError {
         mac: MacAddr,
         /// Who has it.
         by: AttachmentId,
+    },
+    /// The node cannot give this kind.
+    #[error("port kind {kind} is not to be had on this node: {reason}; or ask for kind auto")]
+    KindNotHere {
+        /// The kind asked for.
+        kind: PortKind,
+        /// Why, with the remedy.
+        reason: String,
+    },
+    /// The kind has one queue pair.
+    #[error(
+        "a port of kind {kind} has one queue pair, network {network:?} asks for {queues}: ask for another portKind, or set queues to 1"
+    )]
+    QueuesOfKind {
+        /// The kind asked for.
+        kind: PortKind,
+        /// The network.
+        network: String,
+        /// The queue pairs it asks for.
+        queues: u32,
     },
     /// All port numbers are taken.
     #[error("the switch has no port number left: remove pods")]
@@ -235,6 +258,15 @@ impl Desired {
         }
     }
 
+    /// The network that a pod can be attached to.
+    ///
+    /// # Errors
+    /// It is not defined.
+    pub fn defined(&self, name: &NetworkName) -> Result<&Arc<Network>, ReserveError> {
+        let known = self.networks.get(name).filter(|known| known.defined);
+        known.map(|known| &known.network).ok_or_else(|| self.unknown(name))
+    }
+
     /// The attachment that a request leads to, and the store's change for it.
     ///
     /// # Errors
@@ -242,10 +274,10 @@ impl Desired {
     pub fn reserve(
         &self,
         request: &AddRequest,
+        chosen: &Chosen,
         places: &Places,
     ) -> Result<(Attachment, Vec<Op>), ReserveError> {
-        let known = self.networks.get(&request.network).filter(|known| known.defined);
-        let network = &known.ok_or_else(|| self.unknown(&request.network))?.network;
+        let network = self.defined(&request.network)?;
         let mut ops = Vec::new();
         let addresses = match request.delegation {
             None => self.lease(request, network, &mut ops)?,
@@ -253,12 +285,13 @@ impl Desired {
         };
         let port = self.next_port().ok_or(ReserveError::NoPort)?;
         ops.push(Op::PortCursor(port));
-        let kind = request.kind.unwrap_or(network.spec().port_kind);
+        let kind = chosen.kind;
         let attachment = Attachment {
             id: request.id.clone(),
             config: request.config.clone(),
             network: request.network.clone(),
             kind,
+            kind_reason: chosen.reason.clone(),
             netns: request.netns.clone(),
             pod: request.pod.clone(),
             port,
@@ -267,7 +300,8 @@ impl Desired {
             routes: usable_routes(network, &addresses),
             addresses,
             dns: request.dns.clone().unwrap_or_else(|| network.spec().dns.clone()),
-            vhost: (kind == PortKind::VhostUser).then(|| self.place(request, places)).transpose()?,
+            vhost: kind.is_for_programs().then(|| self.place(request, kind, places)).transpose()?,
+            vdpa: kind.is_vdpa().then(|| VdpaPlace { device: device_name(request, port), path: None }),
             delegation: request.delegation.clone(),
             state: State::Reserved,
         };
@@ -448,17 +482,22 @@ impl Desired {
         behind.chain(1..=self.port_cursor.min(u16::MAX - 1)).find(|port| *port != 0 && !used.contains(port))
     }
 
-    fn place(&self, request: &AddRequest, places: &Places) -> Result<VhostFiles, ReserveError> {
-        let dir = places.vhost_dir.join(self.short_name(request));
+    fn place(
+        &self,
+        request: &AddRequest,
+        kind: PortKind,
+        places: &Places,
+    ) -> Result<VhostFiles, ReserveError> {
+        let dir = places.vhost_dir.join(self.directory_name(request));
         let interface = &request.id.interface;
-        let socket = dir.join(interface.as_str());
-        if socket.as_os_str().len() > MAX_SOCKET_PATH {
-            return Err(ReserveError::SocketPath(socket));
+        let socket = (kind == PortKind::VhostUser).then(|| dir.join(interface.as_str()));
+        if let Some(socket) = socket.as_ref().filter(|socket| socket.as_os_str().len() > MAX_SOCKET_PATH) {
+            return Err(ReserveError::SocketPath(socket.clone()));
         }
         let beside = dir.join(format!("{interface}-device.json"));
         Ok(VhostFiles {
             volume: places.volume.clone(),
-            kuryr: dir.join(format!("{}-{interface}", request.id.container)),
+            kuryr: socket.as_ref().map(|_| dir.join(format!("{}-{interface}", request.id.container))),
             device_info: std::iter::once(beside).chain(request.device_info_file.clone()).collect(),
             socket,
             dir,
@@ -466,9 +505,9 @@ impl Desired {
     }
 
     /// The container's first 12 characters, as is the custom; with a number where two containers share them.
-    fn short_name(&self, request: &AddRequest) -> String {
+    fn directory_name(&self, request: &AddRequest) -> String {
         let container = &request.id.container;
-        let short: String = container.as_str().chars().take(12).collect();
+        let short = container.short();
         let directory_of = |attachment: &Attachment| {
             let name = attachment.vhost.as_ref()?.dir.file_name()?.to_str()?;
             Some((name.to_owned(), attachment.id.container.clone()))
@@ -477,17 +516,23 @@ impl Desired {
         let free = |name: &String| taken.get(name).is_none_or(|owner| owner == container);
         let numbered = (2u32..).map(|number| format!("{short}-{number}"));
         // Ends: there are more numbers than attachments.
-        std::iter::once(short.clone()).chain(numbered).find(free).unwrap_or(short)
+        std::iter::once(short.to_owned()).chain(numbered).find(free).unwrap_or_else(|| short.to_owned())
     }
 }
 
-/// Where the files of a vhost-user interface go.
+/// Where the files of an interface for programs go.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     /// The directory of all containers' directories.
     pub vhost_dir: PathBuf,
     /// The pod's volume, if it has one.
     pub volume: Option<PathBuf>,
+}
+
+/// The name of an attachment's vDPA device. The port's number makes it unique on this node's agent, the container tells it
+/// from those of other agents on the same kernel.
+fn device_name(request: &AddRequest, port: u16) -> String {
+    format!("mr-{}-{port}", request.id.container.short())
 }
 
 fn cursor_key(network: &NetworkName, subnet: &Subnet) -> String {

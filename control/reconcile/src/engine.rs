@@ -1,7 +1,7 @@
 //! Who attaches, detaches and repairs? The one owner of the node's attachments.
 //!
-//! ADD goes: reserve (stored) -> IPAM plugin, if delegated (stored) -> directory -> port -> netdev, or files and mount ->
-//! ready (stored) -> answer. Each step is idempotent. DEL undoes them in the reverse order, whatever was done of them, and
+//! ADD goes: choose the kind -> reserve (stored) -> IPAM plugin, if delegated (stored) -> directory -> port -> vDPA device ->
+//! netdev, or files and mount -> ready (stored) -> answer. Each step is idempotent. DEL undoes them in the reverse order, whatever was done of them, and
 //! forgets the attachment only when all is undone. So the record says at any instant what may exist, and an agent that
 //! finds a half-made one undoes it.
 //!
@@ -13,17 +13,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{AttachmentId, NetworkName, Networks, PortKind, VhostSocket};
+use model::{AttachmentId, NetworkName, Networks, VhostSocket};
 
 use crate::datapath::DatapathError;
 use crate::delegate::DelegateError;
 use crate::desired::{AddRequest, Desired, Known, Places, ReserveError};
-use crate::kernel::{KernelError, LinkConfig, Route};
-use crate::locks::Locks;
+use crate::kernel::{KernelError, Route};
+use crate::locks::{Guard, Locks};
 use crate::program::{self, ProgramError, Programmer, Synced};
-use crate::record::{Address, Attachment, State};
+use crate::record::{Address, Attachment, State, VhostFiles};
 use crate::store::{Op, Snapshot, Store, StoreError};
-use crate::{Datapath, Delegate, Kernel, vhost};
+use crate::{Datapath, Delegate, Kernel, choice, parts, vhost};
 
 /// The rim: what the engine acts on.
 #[derive(Clone)]
@@ -211,8 +211,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Brings everything to what is desired: half-made attachments are undone, ports that failed are tried again. For an
-    /// agent's start, and now and then.
+    /// Brings everything to what is desired: half-made attachments are undone, ports that failed are tried again, devices
+    /// that vanished are made again. For an agent's start, and now and then.
     pub fn converge(&self) -> Vec<(AttachmentId, AttachError)> {
         let half = |found: &&Attachment| found.state != State::Ready;
         let half: Vec<_> =
@@ -220,11 +220,12 @@ impl Engine {
         let mut errors = Vec::new();
         for id in half {
             // One that is locked is being worked on.
-            let Some(_lock) = self.locks.try_lock(&id.container) else { continue };
+            let Some(_lock) = self.try_lock(&id) else { continue };
             let Some(found) = self.find(&id).filter(|found| found.state != State::Ready) else { continue };
             tracing::info!(attachment = %id, state = found.state.as_str(), "undoing a half-made attachment");
             errors.extend(self.undo(&found).into_iter().map(|error| (id.clone(), error)));
         }
+        errors.extend(self.repair());
         self.programmer().retry_failed();
         errors
     }
@@ -256,6 +257,11 @@ impl Engine {
         self.intent().desired.get(id).cloned()
     }
 
+    /// The right to change the attachments of a container, if nobody does.
+    pub(crate) fn try_lock(&self, id: &AttachmentId) -> Option<Guard<'_>> {
+        self.locks.try_lock(&id.container)
+    }
+
     pub(crate) fn rim(&self) -> &Rim {
         &self.rim
     }
@@ -263,8 +269,11 @@ impl Engine {
     fn reserve(&self, request: &AddRequest) -> Result<Attachment, AttachError> {
         let volume = vhost::volume(&*self.rim.kernel, &self.layout.kubelet_dir, request.pod.as_ref());
         let places = Places { vhost_dir: self.layout.vhost_dir.clone(), volume };
+        // The kernel may take its time: nobody else waits for it.
+        let network = self.intent().desired.defined(&request.network)?.clone();
+        let chosen = choice::choose(&*self.rim.kernel, request, network.spec())?;
         let mut intent = self.intent();
-        let (attachment, ops) = intent.desired.reserve(request, &places)?;
+        let (attachment, ops) = intent.desired.reserve(request, &chosen, &places)?;
         intent.commit(&ops)?;
         Ok(attachment)
     }
@@ -277,14 +286,9 @@ impl Engine {
             self.keep(&attachment)?;
         }
         let socket = self.vhost_socket(&attachment.network);
-        if let Some(files) = &attachment.vhost {
-            vhost::make_directory(kernel, files, socket)?;
-        }
+        parts::prepare(kernel, &attachment, socket)?;
         self.plug(&attachment)?;
-        match &attachment.vhost {
-            None => kernel.configure_link(&attachment.netns, &link_config(&attachment))?,
-            Some(files) => vhost::hand_over(kernel, &attachment, files, socket)?,
-        }
+        self.finish(&mut attachment)?;
         attachment.state = State::Ready;
         self.keep(&attachment)?;
         tracing::info!(attachment = %attachment.id, network = %attachment.network, port = attachment.port, "attached");
@@ -297,19 +301,14 @@ impl Engine {
         let id = &attachment.id;
         let mut errors: Vec<AttachError> = Vec::new();
         errors.extend(self.begin_undo(attachment).err().map(Into::into));
-        let files = attachment.vhost.as_ref();
-        let last = files.is_some_and(|files| !self.intent().desired.shares_directory(id, &files.dir));
-        if let Some(files) = files {
-            errors.extend(vhost::take_back(kernel, files, last).into_iter().map(Into::into));
-        }
+        let (last, inherited) = {
+            let desired = &self.intent().desired;
+            let shared = |files: &VhostFiles| desired.shares_directory(id, &files.dir);
+            (!attachment.vhost.as_ref().is_some_and(shared), desired.inherited(attachment))
+        };
+        errors.extend(parts::withdraw(kernel, attachment, last).into_iter().map(Into::into));
         errors.extend(self.unplug(attachment).err().map(Into::into));
-        if attachment.kind == PortKind::Tap && !self.intent().desired.inherited(attachment) {
-            // The switch took it along with the port, unless the switch is away.
-            errors.extend(kernel.delete_link(&attachment.netns, id.interface.as_str()).err().map(Into::into));
-        }
-        if let Some(files) = files {
-            errors.extend(vhost::remove_directory(kernel, files, last).into_iter().map(Into::into));
-        }
+        errors.extend(parts::clear(kernel, attachment, last, inherited).into_iter().map(Into::into));
         if let Some(call) = &attachment.delegation {
             errors.extend(self.rim.delegate.del(call).err().map(Into::into));
         }
@@ -330,7 +329,7 @@ impl Engine {
         intent.commit(&[Op::PutAttachment(Box::new(deleting))])
     }
 
-    fn keep(&self, attachment: &Attachment) -> Result<(), StoreError> {
+    pub(crate) fn keep(&self, attachment: &Attachment) -> Result<(), StoreError> {
         self.intent().commit(&[Op::PutAttachment(Box::new(attachment.clone()))])
     }
 
@@ -346,7 +345,7 @@ impl Engine {
         Ok(())
     }
 
-    fn plug(&self, attachment: &Attachment) -> Result<(), ProgramError> {
+    pub(crate) fn plug(&self, attachment: &Attachment) -> Result<(), ProgramError> {
         let mut programmer = self.programmer();
         let port = {
             let mut intent = self.intent();
@@ -358,6 +357,12 @@ impl Engine {
             // A network stays known while an attachment is in it.
             None => Ok(()),
         }
+    }
+
+    /// Takes the port away for a while.
+    pub(crate) fn pull(&self, attachment: &Attachment) -> Result<(), ProgramError> {
+        self.intent().desired.unplug(&attachment.id);
+        self.unplug(attachment)
     }
 
     /// The port goes with the next program, if the switch is away now: no program holds it any more.
@@ -372,20 +377,7 @@ impl Engine {
         }
     }
 
-    /// A restarted switch took its netdevs up again; one that had vanished meanwhile is new, and is configured again.
-    fn reattach(&self) {
-        for attachment in self.desired().plugged().filter(|attachment| attachment.kind == PortKind::Tap) {
-            let Some(_lock) = self.locks.try_lock(&attachment.id.container) else { continue };
-            if self.find(&attachment.id).is_none_or(|found| found.state != State::Ready) {
-                continue;
-            }
-            if let Err(error) = self.rim.kernel.configure_link(&attachment.netns, &link_config(attachment)) {
-                tracing::warn!(attachment = %attachment.id, %error, "not as it was made");
-            }
-        }
-    }
-
-    fn vhost_socket(&self, network: &NetworkName) -> VhostSocket {
+    pub(crate) fn vhost_socket(&self, network: &NetworkName) -> VhostSocket {
         let intent = self.intent();
         let known: Option<&Known> = intent.desired.network(network);
         known.map_or(VhostSocket::default(), |known| known.network.vhost_socket())
@@ -412,17 +404,6 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// The device of a kernel pod, as it is to be.
-pub(crate) fn link_config(attachment: &Attachment) -> LinkConfig {
-    LinkConfig {
-        name: attachment.id.interface.as_str().to_owned(),
-        mac: attachment.mac,
-        mtu_bytes: attachment.mtu_bytes,
-        addresses: attachment.addresses.iter().map(|address| address.net).collect(),
-        routes: attachment.routes.clone(),
-    }
-}
-
 /// True if an attachment is what a repeated ADD asks for.
 fn answers(made: &Attachment, request: &AddRequest) -> bool {
     let has = |asked: &(std::net::IpAddr, Option<u8>)| {
@@ -431,7 +412,7 @@ fn answers(made: &Attachment, request: &AddRequest) -> bool {
     made.config == request.config
         && made.network == request.network
         && made.netns == request.netns
-        && request.kind.is_none_or(|kind| kind == made.kind)
+        && request.kind.is_none_or(|kind| kind.allows(made.kind))
         && request.mac.is_none_or(|mac| mac == made.mac)
         && made.delegation.is_some() == request.delegation.is_some()
         && (made.delegation.is_some() || request.addresses.iter().all(has))

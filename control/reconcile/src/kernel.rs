@@ -2,6 +2,7 @@
 //!
 //! Every operation is idempotent: asked again, it finds its work done. Deleting what is not there succeeds.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +48,88 @@ pub struct LinkState {
     pub addresses: Vec<IpNet>,
     /// All routes of the main table through it, without those the kernel derives from the addresses.
     pub routes: Vec<Route>,
+    /// The device that it belongs to, as the kernel names it (`virtio3`, `0000:05:00.1`); none: it is all software.
+    pub parent: Option<String>,
+}
+
+/// Who drives a device of the vDPA bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum VdpaDriver {
+    /// The kernel: it is a netdev.
+    Virtio,
+    /// A program or virtual machine, by `/dev/vhost-vdpa-N`.
+    Vhost,
+}
+
+impl VdpaDriver {
+    /// The module and driver.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Virtio => "virtio_vdpa",
+            Self::Vhost => "vhost_vdpa",
+        }
+    }
+}
+
+/// Who makes devices of the vDPA bus: VDUSE, or a function of a card.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct ManagementDevice {
+    /// Its bus; none: it is no device of a bus, as VDUSE.
+    pub bus: Option<String>,
+    /// Its name: `vduse`, `0000:05:00.1`.
+    pub name: String,
+}
+
+impl ManagementDevice {
+    /// VDUSE.
+    pub fn vduse() -> Self {
+        Self { bus: None, name: "vduse".to_owned() }
+    }
+}
+
+impl fmt::Display for ManagementDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.bus {
+            Some(bus) => write!(f, "{bus}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// A device of the vDPA bus that is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewVdpaDevice {
+    /// Its name on the bus.
+    pub name: String,
+    /// Who makes it.
+    pub management: ManagementDevice,
+    /// Its station address; none: as its maker has it (VDUSE's has that of the switch's port).
+    pub mac: Option<MacAddr>,
+    /// Its MTU in bytes; none: likewise.
+    pub mtu_bytes: Option<u16>,
+}
+
+/// A device of the vDPA bus, as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VdpaDevice {
+    /// Who drives it, if somebody does.
+    pub driver: Option<VdpaDriver>,
+    /// With [`VdpaDriver::Virtio`]: the virtio device that its netdev belongs to, as in [`LinkState::parent`]. None while it
+    /// has no netdev anywhere.
+    pub virtio: Option<String>,
+    /// With [`VdpaDriver::Vhost`]: its file.
+    pub path: Option<PathBuf>,
+}
+
+impl VdpaDevice {
+    /// Whether `driver` drives it and made of it what a pod uses.
+    pub fn serves(&self, driver: VdpaDriver) -> bool {
+        let made = match driver {
+            VdpaDriver::Virtio => self.virtio.is_some(),
+            VdpaDriver::Vhost => self.path.is_some(),
+        };
+        made && self.driver == Some(driver)
+    }
 }
 
 /// A directory or file that control makes: who owns it and who may do what (`0o750`).
@@ -147,4 +230,62 @@ pub trait Kernel: Send + Sync {
     /// # Errors
     /// The system refuses.
     fn remove_file(&self, path: &Path) -> Result<(), KernelError>;
+
+    /// Whether the kernel can make a network device of VDUSE, to be driven by `driver`.
+    ///
+    /// # Errors
+    /// Why not, with the remedy, in a sentence without an end: `/dev/vduse/control is missing: modprobe vduse`.
+    fn can_vduse(&self, driver: VdpaDriver) -> Result<(), String>;
+
+    /// The device `name` of the vDPA bus, if it is there. Does not wait for whoever changes the bus.
+    ///
+    /// # Errors
+    /// The system refuses to tell.
+    fn vdpa_device(&self, name: &str) -> Result<Option<VdpaDevice>, KernelError>;
+
+    /// Puts a device onto the vDPA bus, where some driver takes it up at once. One of that name that is there stays.
+    ///
+    /// # Errors
+    /// Its maker is not there or not ready, or does not take what is asked; or the kernel does not come to an end, because
+    /// whoever serves this device or another one does not answer.
+    fn put_vdpa_device(&self, device: &NewVdpaDevice) -> Result<(), KernelError>;
+
+    /// Takes a device off the vDPA bus, and with it its netdev, wherever that is. Returns soon even where a device of VDUSE
+    /// is served by nobody; such a one is broken then. It need not exist.
+    ///
+    /// # Errors
+    /// A program has its file open, which the kernel would wait for; or the kernel refuses.
+    fn delete_vdpa_device(&self, name: &str) -> Result<(), KernelError>;
+
+    /// Makes `driver` drive the device, and no other.
+    ///
+    /// # Errors
+    /// The device or driver is not there, a program has its file open, or the driver refuses the device.
+    fn bind_vdpa_driver(&self, name: &str, driver: VdpaDriver) -> Result<(), KernelError>;
+
+    /// Moves the netdev of the device into `netns`, as `interface`. It may be there already.
+    ///
+    /// # Errors
+    /// [`KernelError::NoNetns`]; the device has no netdev (it is broken, or its driver missing); another netdev of that name
+    /// is in the namespace.
+    fn adopt_vdpa_netdev(&self, name: &str, netns: &Path, interface: &str) -> Result<(), KernelError>;
+
+    /// Gives the file of a device that [`VdpaDriver::Vhost`] drives to the owner, and says which it is.
+    ///
+    /// # Errors
+    /// It has none, or the system refuses.
+    fn own_vhost_vdpa(&self, name: &str, ownership: Ownership) -> Result<PathBuf, KernelError>;
+
+    /// Whether the device `name` of VDUSE is broken for good: it let the kernel wait for an answer too long. False of one that
+    /// is not there, and of one that a process has open, which sees it itself.
+    ///
+    /// # Errors
+    /// The system refuses to tell.
+    fn is_vduse_broken(&self, name: &str) -> Result<bool, KernelError>;
+
+    /// Destroys the device `name` of VDUSE, which is off the vDPA bus. It need not exist.
+    ///
+    /// # Errors
+    /// A process still has it open, as a switch that hangs does; or the kernel refuses.
+    fn destroy_vduse(&self, name: &str) -> Result<(), KernelError>;
 }

@@ -6,13 +6,15 @@
 //!
 //! - [`kernel`], [`datapath`], [`delegate`]: the rim. What is done to the node's kernel, to its switch and by IPAM plugins,
 //!   as traits.
-//! - [`record`], [`desired`], [`ipam`]: what is to be, as plain data.
+//! - [`record`], [`desired`], [`ipam`]: what is to be, as plain data; `choice`: of which kind it is.
 //! - [`store`]: what survives the agent.
-//! - [`engine`]: ADD, DEL, GC, and what repairs; `check`: CHECK.
+//! - [`engine`]: ADD, DEL, GC; `parts`: what each kind of attachment has; `check`: CHECK; `repair`: what went away is made
+//!   again.
 //!
 //! **Invariant:** the agent can be killed at any instant; the next one converges from what is stored and observed.
 #![forbid(unsafe_code)]
 mod check;
+mod choice;
 pub mod datapath;
 pub mod delegate;
 pub mod desired;
@@ -20,11 +22,14 @@ pub mod engine;
 pub mod ipam;
 pub mod kernel;
 mod locks;
+mod parts;
 mod program;
 pub mod record;
+mod repair;
 pub mod store;
 mod vhost;
 
+pub use choice::Chosen;
 pub use datapath::Datapath;
 pub use delegate::Delegate;
 pub use desired::{AddRequest, Desired, ReserveError};

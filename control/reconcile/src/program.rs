@@ -204,21 +204,24 @@ pub(crate) fn port(attachment: &Attachment, known: &Known) -> Port {
 
 fn device(attachment: &Attachment, known: &Known) -> Device {
     let queues = known.network.spec().queues;
-    match &attachment.vhost {
+    if let Some(place) = &attachment.vdpa {
+        return Device::Vduse { name: place.device.clone() };
+    }
+    match attachment.vhost.as_ref().and_then(|files| files.socket.clone()) {
         None => Device::Tap {
             netns: attachment.netns.clone(),
             netdev: attachment.id.interface.as_str().to_owned(),
             queues,
         },
-        Some(files) => {
-            let socket = known.network.vhost_socket();
-            let role = match socket.created_by {
+        Some(socket) => {
+            let asked = known.network.vhost_socket();
+            let role = match asked.created_by {
                 model::SocketCreator::Switch => {
-                    VhostUserRole::Listen(Ownership { uid: socket.uid, gid: socket.gid, mode: socket.mode })
+                    VhostUserRole::Listen(Ownership { uid: asked.uid, gid: asked.gid, mode: asked.mode })
                 }
                 model::SocketCreator::Pod => VhostUserRole::Connect,
             };
-            Device::VhostUser { socket: files.socket.clone(), role, queues }
+            Device::VhostUser { socket, role, queues }
         }
     }
 }

@@ -21,6 +21,9 @@ pub struct Attachment {
     pub network: NetworkName,
     /// The kind of interface.
     pub kind: PortKind,
+    /// Why it is of that kind, in words; empty: made before that was kept.
+    #[serde(default)]
+    pub kind_reason: String,
     /// The pod's network namespace.
     pub netns: PathBuf,
     /// The pod, where the runtime said it.
@@ -37,8 +40,11 @@ pub struct Attachment {
     pub routes: Vec<Route>,
     /// Name resolution.
     pub dns: Dns,
-    /// Where its socket and files are; of vhost-user only.
+    /// Where its socket and files are; of kinds for programs only.
     pub vhost: Option<VhostFiles>,
+    /// Its device on the vDPA bus; of kinds of VDUSE only.
+    #[serde(default)]
+    pub vdpa: Option<VdpaPlace>,
     /// The IPAM plugin that gave the addresses; none: Millrace did.
     pub delegation: Option<Delegation>,
     /// How far it has come.
@@ -77,18 +83,28 @@ impl State {
     }
 }
 
-/// Where a vhost-user attachment's socket and files are.
+/// What an attachment has on the vDPA bus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VdpaPlace {
+    /// The name of its device, on the bus and of VDUSE.
+    pub device: String,
+    /// The file that was handed to a program, once it was.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+}
+
+/// Where the socket and files of an attachment for programs are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VhostFiles {
-    /// The container's directory on the node; its vhost-user interfaces share it.
+    /// The container's directory on the node; its interfaces for programs share it.
     pub dir: PathBuf,
-    /// The socket in it.
-    pub socket: PathBuf,
+    /// The socket in it; of vhost-user only.
+    pub socket: Option<PathBuf>,
     /// The pod's volume that the directory is mounted on, if the pod has one.
     pub volume: Option<PathBuf>,
-    /// Kuryr's description of the port, in the directory.
-    pub kuryr: PathBuf,
-    /// The device-info files (NPWG device-info-spec): the one beside the socket, and the one the runtime asked for.
+    /// Kuryr's description of the port, in the directory; of vhost-user only.
+    pub kuryr: Option<PathBuf>,
+    /// The device-info files (NPWG device-info-spec): the one in the directory, and the one the runtime asked for.
     pub device_info: Vec<PathBuf>,
 }
 
@@ -108,10 +124,7 @@ impl Attachment {
     pub fn port_name(&self) -> String {
         match &self.pod {
             Some(pod) => format!("{pod}/{}", self.id.interface),
-            None => {
-                let container: String = self.id.container.as_str().chars().take(12).collect();
-                format!("{container}/{}", self.id.interface)
-            }
+            None => format!("{}/{}", self.id.container.short(), self.id.interface),
         }
     }
 }

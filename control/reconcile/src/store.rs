@@ -20,8 +20,11 @@ const ATTACHMENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("atta
 const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
 const CURSORS: TableDefinition<'_, &str, &str> = TableDefinition::new("cursors");
 
-/// The shape of the tables; grows with each change that an older agent could not read.
-const SCHEMA: u64 = 1;
+/// The shape of the tables; grows with each change that an older agent could not read. The file has that of what is in it: a
+/// node that uses nothing new can go back to an older Millrace.
+const SCHEMA: u64 = 2;
+/// The first shape.
+const FIRST_SCHEMA: u64 = 1;
 
 /// A network that has a number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,7 +244,7 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
         write.abort()?;
         return Ok(());
     }
-    write.open_table(META)?.insert("schema", SCHEMA)?;
+    write.open_table(META)?.insert("schema", FIRST_SCHEMA)?;
     write.open_table(ATTACHMENTS)?;
     write.open_table(NETWORKS)?;
     write.open_table(CURSORS)?;
@@ -290,6 +293,10 @@ fn write(database: &Database, ops: &[Op]) -> Result<(), redb::Error> {
             match op {
                 Op::PutAttachment(attachment) => {
                     attachments.insert(key(&attachment.id).as_str(), encode(attachment)?.as_slice())?;
+                    // Kinds that schema 1 does not know.
+                    if attachment.kind.is_vdpa() {
+                        write.open_table(META)?.insert("schema", SCHEMA)?;
+                    }
                 }
                 Op::DeleteAttachment(id) => {
                     attachments.remove(key(id).as_str())?;

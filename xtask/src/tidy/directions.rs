@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sim", &["vswitch", "worker", "ports", "frame", "wire"]),
     ("lab", &["guest", "wire"]),
     ("fuzz", &["wire", "frame", "ports", "vswitch", "model", "local-api", "reconcile"]),
-    ("bench", &["frame", "guest", "lab", "local-api", "ports", "vswitch", "wire"]),
+    ("bench", &["frame", "guest", "lab", "local-api", "ports", "vduse", "vswitch", "wire"]),
     ("vm", &["guest", "lab", "wire"]),
     ("xtask", &[]),
 ];

@@ -200,7 +200,7 @@ fn add_result(attachment: &Attachment) -> AddResult {
         mac: attachment.mac.to_string(),
         mtu: Some(attachment.mtu_bytes),
         sandbox: attachment.netns.to_string_lossy().into_owned(),
-        socket_path: attachment.vhost.as_ref().map(|files| files.socket.clone()),
+        socket_path: attachment.vhost.as_ref().and_then(|files| files.socket.clone()),
         pci_id: None,
     };
     let ip = |address: &reconcile::record::Address| Ip {
@@ -261,6 +261,7 @@ fn attach_error(error: &AttachError) -> CniError {
 fn reserve_code(reason: &ReserveError) -> Code {
     match reason {
         ReserveError::UnknownNetwork { .. }
+        | ReserveError::QueuesOfKind { .. }
         | ReserveError::WrongPrefix { .. }
         | ReserveError::NoPrefix { .. }
         | ReserveError::NotAStation(_)
@@ -270,6 +271,7 @@ fn reserve_code(reason: &ReserveError) -> Code {
         | ReserveError::Exhausted { .. }
         | ReserveError::MacTaken { .. } => Code::ADDRESS,
         ReserveError::NoPort => Code::SWITCH,
+        ReserveError::KindNotHere { .. } => Code::KERNEL,
     }
 }
 

@@ -82,7 +82,9 @@ impl Datapath for GrpcSwitch {
     fn ports(&self) -> Result<BTreeSet<PortNo>, DatapathError> {
         let mut client = self.client.clone();
         let answer = self.ask(client.list_ports(proto::ListPortsRequest {}))?;
-        Ok(answer.ports.into_iter().filter_map(|state| Some(PortNo(state.port?.number as u16))).collect())
+        // One that could not be opened is told of too, without counters.
+        let open = answer.ports.into_iter().filter(|state| state.counters.is_some());
+        Ok(open.filter_map(|state| Some(PortNo(state.port?.number as u16))).collect())
     }
 }
 
@@ -143,6 +145,7 @@ fn device(device: &Device) -> ProtoDevice {
             netdev: netdev.clone(),
             queues: *queues,
         }),
+        Device::Vduse { name } => ProtoDevice::Vduse(proto::VduseDevice { name: name.clone() }),
         Device::VhostUser { socket, role, queues } => {
             let owner = match role {
                 VhostUserRole::Listen(owner) => Some(owner),

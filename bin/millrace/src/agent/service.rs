@@ -105,7 +105,8 @@ fn network(known: &Known, desired: &Desired) -> proto::Network {
 }
 
 fn attachment(attachment: &Attachment) -> proto::Attachment {
-    let socket = attachment.vhost.as_ref().map(|files| files.socket.display().to_string());
+    let text = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+    let vdpa = attachment.vdpa.as_ref();
     proto::Attachment {
         container_id: attachment.id.container.to_string(),
         interface: attachment.id.interface.to_string(),
@@ -115,9 +116,12 @@ fn attachment(attachment: &Attachment) -> proto::Attachment {
         mac: attachment.mac.to_string(),
         addresses: attachment.addresses.iter().map(|address| address.net.to_string()).collect(),
         netns: attachment.netns.display().to_string(),
-        socket_path: socket.unwrap_or_default(),
+        socket_path: text(attachment.vhost.as_ref().and_then(|files| files.socket.as_ref())),
         port: attachment.port.into(),
         port_name: attachment.port_name(),
         pod: attachment.pod.as_ref().map(ToString::to_string).unwrap_or_default(),
+        port_kind_reason: attachment.kind_reason.clone(),
+        vdpa_device: vdpa.map(|place| place.device.clone()).unwrap_or_default(),
+        device_path: text(vdpa.and_then(|place| place.path.as_ref())),
     }
 }

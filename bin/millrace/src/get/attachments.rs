@@ -19,11 +19,14 @@ struct Attachment {
     interface: String,
     network: String,
     port_kind: String,
+    port_kind_reason: String,
     state: String,
     mac: String,
     addresses: Vec<String>,
     netns: String,
     socket_path: String,
+    vdpa_device: String,
+    device_path: String,
     port: u32,
     port_name: String,
 }
@@ -36,11 +39,14 @@ impl From<api::Attachment> for Attachment {
             interface: attachment.interface,
             network: attachment.network,
             port_kind: attachment.port_kind,
+            port_kind_reason: attachment.port_kind_reason,
             state: attachment.state,
             mac: attachment.mac,
             addresses: attachment.addresses,
             netns: attachment.netns,
             socket_path: attachment.socket_path,
+            vdpa_device: attachment.vdpa_device,
+            device_path: attachment.device_path,
             port: attachment.port,
             port_name: attachment.port_name,
         }
@@ -49,7 +55,7 @@ impl From<api::Attachment> for Attachment {
 
 impl Row for Attachment {
     const HEADS: &'static [&'static str] =
-        &["POD", "CONTAINER", "INTERFACE", "NETWORK", "KIND", "STATE", "MAC", "ADDRESSES", "PORT"];
+        &["POD", "CONTAINER", "INTERFACE", "NETWORK", "KIND", "STATE", "MAC", "ADDRESSES", "PORT", "WHY"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -62,6 +68,7 @@ impl Row for Attachment {
             self.mac.clone(),
             join(&self.addresses),
             self.port.to_string(),
+            if self.port_kind_reason.is_empty() { "-".into() } else { self.port_kind_reason.clone() },
         ]
     }
 }

@@ -18,7 +18,7 @@ pub struct NetConf {
     pub name: String,
     /// The Millrace network; none: the one called `name`.
     pub network: Option<String>,
-    /// `tap` or `vhost-user`; none: as the network says.
+    /// `auto`, `tap`, `vduse`, `vhost-user` or `vdpa-vhost`; none: as the network says.
     pub port_kind: Option<String>,
     /// The agent's socket.
     pub agent_socket: Option<PathBuf>,

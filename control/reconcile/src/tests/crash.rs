@@ -3,15 +3,22 @@
 //! Each test runs its operation again and again with the fuse one step later, until it runs through. A step is one call of
 //! the rim or one write, resize or sync of the disk under the store.
 
-use super::world::{Blow, World, delegated_request, request, vhost_request};
+use super::world::{
+    Blow, World, delegated_request, request, vdpa_vhost_request, vduse_request, vhost_request,
+};
 use crate::record::State;
 use crate::{AddRequest, Engine};
 
 /// What container number n asks for.
 type Ask = fn(usize) -> AddRequest;
 
-const KINDS: [(&str, Ask); 3] =
-    [("tap", request), ("vhost-user", vhost_request), ("delegated IPAM", delegated_request)];
+const KINDS: [(&str, Ask); 5] = [
+    ("tap", request),
+    ("vhost-user", vhost_request),
+    ("delegated IPAM", delegated_request),
+    ("vduse", vduse_request),
+    ("vdpa-vhost", vdpa_vhost_request),
+];
 
 /// Runs `scenario` with the fuse at each step in turn; it says whether the fuse blew.
 fn at_every_step(blow: Blow, mut scenario: impl FnMut(usize, &str, Ask) -> bool) {

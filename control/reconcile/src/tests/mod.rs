@@ -2,4 +2,5 @@
 mod attach;
 mod crash;
 mod stored;
+mod vdpa;
 mod world;

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::world::{World, request};
+use redb::ReadableDatabase;
+
+use super::world::{World, request, vduse_request};
 use crate::store::{Op, Snapshot, Store, StoreError};
 
 fn open(path: &Path) -> Result<(Store, Snapshot), StoreError> {
@@ -65,6 +67,39 @@ fn open_when_the_schema_is_newer_is_refused() {
     write.commit().unwrap();
     drop(database);
     assert_eq!(open(&path).unwrap_err(), StoreError::Schema { path, found: 99 });
+}
+
+fn schema(path: &Path) -> u64 {
+    let database = redb::Database::open(path).unwrap();
+    let read = database.begin_read().unwrap();
+    let meta = read.open_table(redb::TableDefinition::<&str, u64>::new("meta")).unwrap();
+    meta.get("schema").unwrap().unwrap().value()
+}
+
+#[test]
+fn commit_when_a_kind_is_new_says_so_and_an_older_agent_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.redb");
+    let agent = World::new().agent().unwrap();
+    let (tap, vduse) = (agent.add(&request(0)).unwrap(), agent.add(&vduse_request(1)).unwrap());
+    for (attachment, expected) in [(tap, 1), (vduse, 2)] {
+        let (mut store, _) = open(&path).unwrap();
+        store.commit(&[Op::PutAttachment(Box::new(attachment.clone()))]).unwrap();
+        drop(store);
+        assert_eq!(schema(&path), expected, "{}", attachment.kind);
+    }
+    assert_eq!(open(&path).unwrap().1.attachments.len(), 2);
+}
+
+#[test]
+fn open_when_an_older_agent_wrote_it_reads_its_attachments() {
+    let made = World::new().agent().unwrap().add(&request(0)).unwrap();
+    let mut json = serde_json::to_value(&made).unwrap();
+    for field in ["kind_reason", "vdpa"] {
+        assert!(json.as_object_mut().unwrap().remove(field).is_some());
+    }
+    let read: crate::Attachment = serde_json::from_value(json).unwrap();
+    assert_eq!(read, crate::Attachment { kind_reason: String::new(), ..made });
 }
 
 #[test]

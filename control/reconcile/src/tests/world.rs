@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use model::Networks;
+use model::{KindChoice, Networks, PortKind};
 use vswitch::program::{NetworkNo, PortNo};
 
 use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, SwitchInfo, Update, VhostUserRole};
 use crate::delegate::{Delegate, DelegateError, Leased};
-use crate::kernel::{Kernel, KernelError, LinkConfig, LinkState, Ownership, Route};
+use crate::kernel::{
+    Kernel, KernelError, LinkConfig, LinkState, NewVdpaDevice, Ownership, Route, VdpaDevice, VdpaDriver,
+};
 use crate::record::{Address, Delegation};
 use crate::store::Store;
 use crate::{AddRequest, Engine, Layout, Rim, StoreError};
@@ -41,13 +43,59 @@ pub(crate) struct State {
     pub(crate) ports: BTreeMap<PortNo, Port>,
     pub(crate) networks: BTreeSet<NetworkNo>,
     pub(crate) leases: BTreeMap<(String, String), IpAddr>,
+    pub(crate) vduse: BTreeMap<String, Vduse>,
+    pub(crate) vdpa: BTreeMap<String, Vdpa>,
+    /// Why the kernel has no VDUSE.
+    pub(crate) no_vduse: Option<String>,
     pub(crate) switch_away: bool,
+    /// Programs that have a file open.
+    pub(crate) opened: BTreeSet<PathBuf>,
+    serial: usize,
     version: u64,
     instance: u64,
     disk: Vec<u8>,
     fuse: Option<(usize, Blow)>,
     steps: usize,
     dead: bool,
+}
+
+/// A device of VDUSE.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Vduse {
+    /// The switch has it open and answers.
+    pub(crate) served: bool,
+    /// A message was not answered in time.
+    pub(crate) broken: bool,
+}
+
+/// A device on the vDPA bus.
+#[derive(Debug, Clone)]
+pub(crate) struct Vdpa {
+    driver: VdpaDriver,
+    serial: usize,
+    /// It has no netdev and no file: it was broken when it was bound.
+    dead: bool,
+    /// The namespace its netdev is in, none: the node's; and its name there.
+    pub(crate) place: (Option<PathBuf>, String),
+}
+
+impl Vdpa {
+    fn new(serial: usize, driver: VdpaDriver, dead: bool) -> Self {
+        Self { driver, serial, dead, place: (None, format!("eth{serial}")) }
+    }
+
+    fn view(&self) -> VdpaDevice {
+        let made = |driver, made: String| (self.driver == driver && !self.dead).then_some(made);
+        VdpaDevice {
+            driver: Some(self.driver),
+            virtio: made(VdpaDriver::Virtio, format!("virtio{}", self.serial)),
+            path: made(VdpaDriver::Vhost, self.path()).map(PathBuf::from),
+        }
+    }
+
+    fn path(&self) -> String {
+        format!("/dev/vhost-vdpa-{}", self.serial)
+    }
 }
 
 /// A node. Clones are the same one.
@@ -61,6 +109,7 @@ networks:
       - {subnet: 10.1.0.0/29, gateway: 10.1.0.1}
       - {subnet: "fd00:1::/64"}
     routes: [{dst: 0.0.0.0/0}]
+    portKind: tap
     mtu: 9000
     vlan: 7
     dns: {nameservers: [10.1.0.53]}
@@ -122,6 +171,16 @@ impl World {
         self.state().restart_switch();
     }
 
+    /// The pod dies without DEL: its namespace goes, and what is in it, but devices that are not all software come back.
+    pub(crate) fn kill_pod(&self, netns: &Path) {
+        let mut state = self.state();
+        state.netns.remove(netns);
+        state.links.retain(|(at, _), _| at != netns);
+        for device in state.vdpa.values_mut().filter(|device| device.place.0.as_deref() == Some(netns)) {
+            device.place.0 = None;
+        }
+    }
+
     /// What is left of attachments anywhere on the node.
     pub(crate) fn remains(&self) -> Vec<String> {
         let state = self.state();
@@ -132,6 +191,8 @@ impl World {
         remains.extend(state.files.keys().map(|file| format!("{file:?}")));
         remains.extend(state.mounts.keys().map(|target| format!("mount on {target:?}")));
         remains.extend(state.ports.values().map(|port| format!("port {}", port.spec.name)));
+        remains.extend(state.vdpa.keys().map(|name| format!("vDPA device {name}")));
+        remains.extend(state.vduse.keys().map(|name| format!("VDUSE device {name}")));
         remains.extend(state.leases.keys().map(|lease| format!("lease {lease:?}")));
         remains
     }
@@ -183,6 +244,29 @@ impl State {
         self.version = 0;
         self.ports.clear();
         self.networks.clear();
+        self.stop_serving();
+    }
+
+    /// The switch dies: VDUSE's devices stay, and nobody answers for them.
+    pub(crate) fn stop_serving(&mut self) {
+        self.vduse.values_mut().for_each(|device| device.served = false);
+    }
+
+    /// The kernel asks the switch about a device of VDUSE; true if it answers.
+    fn ask(&mut self, name: &str) -> bool {
+        let Some(device) = self.vduse.get_mut(name) else { return false };
+        device.broken |= !device.served;
+        !device.broken
+    }
+
+    fn remove_vdpa(&mut self, name: &str) {
+        let Some(Vdpa { place: (Some(netns), interface), .. }) = self.vdpa.remove(name) else { return };
+        self.links.remove(&(netns, interface));
+    }
+
+    fn refuse_open(&self, name: &str) -> Result<(), KernelError> {
+        let busy = self.vdpa.get(name).is_some_and(|device| self.opened.contains(Path::new(&device.path())));
+        if busy { Err(refused("unbind", "a program has it open")) } else { Ok(()) }
     }
 
     fn open_port(&mut self, port: &Port) -> Result<(), String> {
@@ -197,6 +281,14 @@ impl State {
                     ..LinkState::default()
                 };
                 self.links.entry((netns.clone(), netdev.clone())).or_insert(fresh);
+            }
+            Device::Vduse { name } => {
+                let is_on_bus = self.vdpa.contains_key(name);
+                let device = self.vduse.entry(name.clone()).or_default();
+                if device.broken && is_on_bus {
+                    return Err(format!("VDUSE device {name} is broken, and on the bus"));
+                }
+                *device = Vduse { served: true, broken: false };
             }
             Device::VhostUser { socket, role, .. } => {
                 if !self.dirs.contains(socket.parent().unwrap()) {
@@ -219,6 +311,14 @@ impl State {
                 let key = (netns, netdev);
                 if self.links.get(&key).is_some_and(|link| link.mac == port.spec.macs[0]) {
                     self.links.remove(&key);
+                }
+            }
+            Device::Vduse { name } => {
+                if self.vdpa.contains_key(&name) {
+                    // The kernel keeps it; nobody answers for it any more.
+                    self.vduse.entry(name).or_default().served = false;
+                } else {
+                    self.vduse.remove(&name);
                 }
             }
             Device::VhostUser { socket, .. } => drop(self.files.remove(&socket)),
@@ -267,7 +367,10 @@ impl Datapath for World {
     }
 
     fn ports(&self) -> Result<BTreeSet<PortNo>, DatapathError> {
-        self.act(unreachable, |state| Ok(state.ports.keys().copied().collect()))
+        self.act(unreachable, |state| match state.switch_away {
+            true => Err(unreachable()),
+            false => Ok(state.ports.keys().copied().collect()),
+        })
     }
 }
 
@@ -331,6 +434,7 @@ impl Kernel for World {
                 up: true,
                 addresses: config.addresses.clone(),
                 routes: config.routes.clone(),
+                parent: link.parent.take(),
             };
             Ok(())
         })
@@ -390,6 +494,105 @@ impl Kernel for World {
             Ok(())
         })
     }
+
+    fn can_vduse(&self, _: VdpaDriver) -> Result<(), String> {
+        self.state().no_vduse.clone().map_or(Ok(()), Err)
+    }
+
+    fn vdpa_device(&self, name: &str) -> Result<Option<VdpaDevice>, KernelError> {
+        self.kernel("look at the bus", |state| Ok(state.vdpa.get(name).map(Vdpa::view)))
+    }
+
+    fn put_vdpa_device(&self, device: &NewVdpaDevice) -> Result<(), KernelError> {
+        self.kernel("put onto the bus", |state| {
+            if state.vdpa.contains_key(&device.name) {
+                return Ok(());
+            }
+            if !state.vduse.contains_key(&device.name) {
+                return Err(refused("put onto the bus", "no such VDUSE device"));
+            }
+            let dead = !state.ask(&device.name);
+            state.serial += 1;
+            // The kernel lets the driver that was loaded first have it.
+            let made = Vdpa::new(state.serial, VdpaDriver::Virtio, dead);
+            state.vdpa.insert(device.name.clone(), made);
+            Ok(())
+        })
+    }
+
+    fn delete_vdpa_device(&self, name: &str) -> Result<(), KernelError> {
+        self.kernel("take off the bus", |state| {
+            state.refuse_open(name)?;
+            state.ask(name);
+            state.remove_vdpa(name);
+            Ok(())
+        })
+    }
+
+    fn bind_vdpa_driver(&self, name: &str, driver: VdpaDriver) -> Result<(), KernelError> {
+        self.kernel("bind", |state| {
+            state.refuse_open(name)?;
+            let bound =
+                state.vdpa.get(name).ok_or_else(|| refused("bind", "it is not on the bus"))?.driver == driver;
+            if !bound {
+                let dead = !state.ask(name);
+                state.remove_vdpa(name);
+                state.serial += 1;
+                state.vdpa.insert(name.to_owned(), Vdpa::new(state.serial, driver, dead));
+            }
+            Ok(())
+        })
+    }
+
+    fn adopt_vdpa_netdev(&self, name: &str, netns: &Path, interface: &str) -> Result<(), KernelError> {
+        self.kernel("adopt", |state| {
+            if !state.netns.contains(netns) {
+                return Err(KernelError::NoNetns(netns.to_owned()));
+            }
+            let key = (netns.to_owned(), interface.to_owned());
+            let taken = state.links.contains_key(&key);
+            let device = state.vdpa.get_mut(name).ok_or_else(|| refused("adopt", "it is not on the bus"))?;
+            let parent = device.view().virtio.ok_or_else(|| refused("adopt", "it has no netdev"))?;
+            let place = (Some(netns.to_owned()), interface.to_owned());
+            if device.place == place {
+                return Ok(());
+            }
+            if taken {
+                return Err(refused("adopt", "there is one of that name"));
+            }
+            device.place = place;
+            state.links.insert(key, LinkState { parent: Some(parent), ..LinkState::default() });
+            Ok(())
+        })
+    }
+
+    fn own_vhost_vdpa(&self, name: &str, _: Ownership) -> Result<PathBuf, KernelError> {
+        self.kernel("own", |state| {
+            let path = state.vdpa.get(name).and_then(|device| device.view().path);
+            path.ok_or_else(|| refused("own", "it has no file"))
+        })
+    }
+
+    fn is_vduse_broken(&self, name: &str) -> Result<bool, KernelError> {
+        self.kernel("look at VDUSE", |state| {
+            Ok(state.vduse.get(name).is_some_and(|device| device.broken && !device.served))
+        })
+    }
+
+    fn destroy_vduse(&self, name: &str) -> Result<(), KernelError> {
+        self.kernel("destroy", |state| {
+            let served = state.vduse.get(name).is_some_and(|device| device.served);
+            if served || state.vdpa.contains_key(name) {
+                return Err(refused("destroy", "it is in use"));
+            }
+            state.vduse.remove(name);
+            Ok(())
+        })
+    }
+}
+
+fn refused(doing: &str, reason: &str) -> KernelError {
+    KernelError::Refused { doing: doing.to_owned(), reason: reason.to_owned() }
 }
 
 /// The disk under the store: what was written stays when the agent is killed.
@@ -462,11 +665,21 @@ pub(crate) fn vhost_request(n: usize) -> AddRequest {
         uid: Some(format!("uid-{n}").parse().unwrap()),
     };
     AddRequest {
-        kind: Some(model::PortKind::VhostUser),
+        kind: Some(KindChoice::Only(PortKind::VhostUser)),
         pod: Some(pod),
         device_info_file: Some("/devinfo/cni/x".into()),
         ..request(n)
     }
+}
+
+/// The same for a netdev of VDUSE.
+pub(crate) fn vduse_request(n: usize) -> AddRequest {
+    AddRequest { kind: Some(KindChoice::Only(PortKind::Vduse)), ..request(n) }
+}
+
+/// The same for a vhost-vdpa file of a pod with a volume.
+pub(crate) fn vdpa_vhost_request(n: usize) -> AddRequest {
+    AddRequest { kind: Some(KindChoice::Only(PortKind::VdpaVhost)), ..vhost_request(n) }
 }
 
 /// The same with a delegated IPAM plugin.

@@ -1,5 +1,10 @@
 //! A machine without special hardware: what do VDUSE, vDPA's simulator and netdevsim do?
+mod attach;
+mod bench;
 mod doctor;
 mod lab;
+mod node;
 mod port;
+mod switchdev;
+mod vdpa;
 mod vduse;

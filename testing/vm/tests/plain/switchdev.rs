@@ -1,0 +1,64 @@
+//! Are the representors of a card's virtual functions found, where the card is a switch? netdevsim is one, of the kernel's
+//! own making.
+
+use std::path::Path;
+
+use linux::sriov::representor;
+use vm::{modprobe, names, read, run, wait_for, write};
+
+/// A card of netdevsim, which goes with it.
+struct Card(u32);
+
+impl Card {
+    fn new(number: u32) -> Card {
+        modprobe("netdevsim");
+        write("/sys/bus/netdevsim/new_device", &format!("{number} 1"));
+        Card(number)
+    }
+
+    fn folder(&self) -> std::path::PathBuf {
+        Path::new("/sys/bus/netdevsim/devices").join(format!("netdevsim{}", self.0))
+    }
+
+    /// The netdev of the port that `is_it`.
+    fn port(&self, is_it: impl Fn(&str) -> bool) -> String {
+        let folder = self.folder().join("net");
+        let is_it = |netdev: &String| is_it(&read(format!("/sys/class/net/{netdev}/phys_port_name")));
+        wait_for("a port of the card", || names(&folder).into_iter().find(is_it))
+    }
+
+    fn port_of(&self, function: u32) -> String {
+        self.port(|port| port == format!("pf0vf{function}"))
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        let _ = std::fs::write("/sys/bus/netdevsim/del_device", self.0.to_string());
+    }
+}
+
+#[test]
+fn representor_when_the_card_is_a_switch_is_the_port_of_that_function() {
+    let cards = [Card::new(1), Card::new(2)];
+    let uplinks = cards.each_ref().map(|card| card.port(|port| !port.starts_with("pf")));
+    for card in &cards {
+        write(card.folder().join("sriov_numvfs"), "3");
+    }
+    assert_eq!(representor(&uplinks[0], 0).unwrap(), None, "not a switch yet");
+    for card in &cards {
+        run(&format!("devlink dev eswitch set netdevsim/netdevsim{} mode switchdev", card.0));
+    }
+    for (card, uplink) in cards.iter().zip(&uplinks) {
+        for index in 0..3 {
+            let found = representor(uplink, index).unwrap();
+            assert_eq!(found, Some(card.port_of(index)));
+        }
+        assert_eq!(representor(uplink, 3).unwrap(), None);
+    }
+    // A representor may get a name that says what it is; it stays what it is.
+    run(&format!("ip link set {} name ens1_2", cards[0].port_of(2)));
+    assert_eq!(representor(&uplinks[0], 2).unwrap().as_deref(), Some("ens1_2"));
+    let error = representor("missing0", 0).unwrap_err().to_string();
+    assert!(error.contains("missing0"), "{error}");
+}
