@@ -15,7 +15,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::{Network, NetworkError, NetworkName, NetworkSpec};
+use ipnet::IpNet;
+
+use crate::{Network, NetworkError, NetworkName, NetworkSpec, Subnet};
 
 /// The largest networks file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
@@ -46,6 +48,22 @@ pub enum FileError {
     /// Two networks of one name.
     #[error("network {0:?}: name: is defined twice: rename or remove one of them")]
     Duplicate(NetworkName),
+    /// Two networks of one router share addresses.
+    #[error(
+        "network {network:?}: subnets: {subnet} overlaps {other} of network {rival:?}, which has the same router {router:?}: change one of them"
+    )]
+    Overlap {
+        /// The later one by name.
+        network: NetworkName,
+        /// Its subnet.
+        subnet: IpNet,
+        /// The other network.
+        rival: NetworkName,
+        /// Its subnet.
+        other: IpNet,
+        /// The router of both.
+        router: NetworkName,
+    },
 }
 
 impl Networks {
@@ -76,6 +94,7 @@ impl Networks {
                 return Err(FileError::Duplicate(name));
             }
         }
+        check_routers(&networks)?;
         Ok(Self(networks))
     }
 
@@ -93,6 +112,25 @@ impl Networks {
     pub fn names(&self) -> impl Iterator<Item = &NetworkName> {
         self.0.keys()
     }
+}
+
+/// Packets of a router have one way each: no address is of two of its networks.
+fn check_routers(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), FileError> {
+    let mut seen: BTreeMap<&NetworkName, Vec<(&NetworkName, IpNet)>> = BTreeMap::new();
+    for (name, network) in networks {
+        let Some(router) = network.router() else { continue };
+        let others = seen.entry(router).or_default();
+        for subnet in network.subnets().iter().map(Subnet::net) {
+            let overlaps =
+                |(_, other): &&(&NetworkName, IpNet)| other.contains(&subnet) || subnet.contains(other);
+            if let Some((rival, other)) = others.iter().find(overlaps) {
+                let (network, rival, router) = (name.clone(), (*rival).clone(), router.clone());
+                return Err(FileError::Overlap { network, subnet, rival, other: *other, router });
+            }
+        }
+        others.extend(network.subnets().iter().map(|subnet| (name, subnet.net())));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -178,6 +216,35 @@ networks:
                 .contains("needs a next hop")
         );
         assert!(network("vhostUser: {mode: '0999'}").contains("write octal digits"));
+        assert!(network("router: a b").contains("router: "));
+        assert!(network("router: r").contains("has no subnets"));
+        assert_eq!(
+            network("router: r, subnets: [{subnet: 10.0.0.0/8, gateway: 10.0.0.1}, {subnet: 'fd00::/64'}]"),
+            r#"network "blue": subnets[1].gateway: a router needs the address that it has in fd00::/64: name one of its hosts"#
+        );
+    }
+
+    #[test]
+    fn parse_when_networks_of_one_router_overlap_names_both() {
+        let networks = |router: &str| {
+            let net = |name: &str, subnet: &str, router: &str| {
+                format!(
+                    "{{name: {name}, router: {router}, subnets: [{{subnet: {subnet}.0/16, gateway: {subnet}.1}}]}}"
+                )
+            };
+            format!(
+                "networks: [{}, {}, {}]",
+                net("a", "10.1.0", "r"),
+                net("b", "10.2.0", "r"),
+                net("c", "10.1.0", router)
+            )
+        };
+        let parsed = Networks::parse(&networks("elsewhere")).unwrap();
+        assert_eq!(parsed.get(&"c".parse().unwrap()).unwrap().router().unwrap().as_str(), "elsewhere");
+        assert_eq!(
+            error(&networks("r")),
+            r#"network "c": subnets: 10.1.0.0/16 overlaps 10.1.0.0/16 of network "a", which has the same router "r": change one of them"#
+        );
     }
 
     #[test]

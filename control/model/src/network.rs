@@ -19,6 +19,10 @@ pub struct NetworkSpec {
     /// The largest IP packet, in bytes.
     #[serde(default = "default_mtu")]
     pub mtu: u32,
+    /// The switch is the gateway of the subnets, and routes between the networks that name the same router; none: gateways
+    /// are somebody else's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<String>,
     /// Routes that pods get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSpec>,
@@ -209,6 +213,22 @@ pub enum Invalid {
         /// The first one.
         other: IpNet,
     },
+    /// The router's name is none.
+    #[error("router: {0}")]
+    Router(NameError),
+    /// The router has nothing to be the gateway of.
+    #[error("router: the network has no subnets: add one, or remove the router")]
+    RouterWithoutSubnet,
+    /// The router is to be the gateway of a subnet that names none.
+    #[error(
+        "subnets[{index}].gateway: a router needs the address that it has in {subnet}: name one of its hosts"
+    )]
+    RouterWithoutGateway {
+        /// Which one, from 0.
+        index: usize,
+        /// The subnet.
+        subnet: IpNet,
+    },
     /// A number outside of its bounds.
     #[error("{field}: {value} is out of bounds: choose {min} to {max}")]
     OutOfBounds {
@@ -289,6 +309,7 @@ pub struct Network {
     spec: NetworkSpec,
     name: NetworkName,
     subnets: Vec<Subnet>,
+    router: Option<NetworkName>,
     mtu: MtuBytes,
     routes: Vec<(IpNet, IpAddr)>,
     vhost_socket: VhostSocket,
@@ -306,6 +327,7 @@ impl Network {
     fn check(spec: &NetworkSpec) -> Result<Self, Invalid> {
         let name = spec.name.parse()?;
         let subnets = check_subnets(&spec.subnets)?;
+        let router = check_router(spec, &subnets)?;
         let mtu = MtuBytes::new(spec.mtu).ok_or_else(|| out_of_bounds("mtu", spec.mtu, 68, 65_521))?;
         if mtu.get() < MIN_MTU_IPV6 && subnets.iter().any(|subnet| subnet.net().addr().is_ipv6()) {
             return Err(Invalid::MtuForIpv6(mtu.get()));
@@ -320,7 +342,7 @@ impl Network {
         within("portMacLimit", spec.port_mac_limit, 0, MAX_STATIONS)?;
         let routes = check_routes(&spec.routes, &subnets)?;
         let vhost_socket = check_socket(&spec.vhost_user)?;
-        Ok(Self { spec: spec.clone(), name, subnets, mtu, routes, vhost_socket })
+        Ok(Self { spec: spec.clone(), name, subnets, router, mtu, routes, vhost_socket })
     }
 
     /// As it was written: the fields that are legal by themselves (`vlan`, `queues`, limits, switches).
@@ -331,6 +353,11 @@ impl Network {
     /// Its name.
     pub fn name(&self) -> &NetworkName {
         &self.name
+    }
+
+    /// The router that is the gateway of its subnets, each of which names one.
+    pub fn router(&self) -> Option<&NetworkName> {
+        self.router.as_ref()
     }
 
     /// Where addresses come from, in order.
@@ -360,6 +387,18 @@ fn out_of_bounds(field: &'static str, value: u32, min: u32, max: u32) -> Invalid
 
 fn within(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), Invalid> {
     if (min..=max).contains(&value) { Ok(()) } else { Err(out_of_bounds(field, value, min, max)) }
+}
+
+fn check_router(spec: &NetworkSpec, subnets: &[Subnet]) -> Result<Option<NetworkName>, Invalid> {
+    let Some(name) = &spec.router else { return Ok(None) };
+    let name = name.parse().map_err(Invalid::Router)?;
+    if subnets.is_empty() {
+        return Err(Invalid::RouterWithoutSubnet);
+    }
+    match subnets.iter().position(|subnet| subnet.gateway().is_none()) {
+        Some(index) => Err(Invalid::RouterWithoutGateway { index, subnet: subnets[index].net() }),
+        None => Ok(Some(name)),
+    }
 }
 
 /// VDUSE refuses VIRTIO_NET_F_CTRL_VQ, without which there is no VIRTIO_NET_F_MQ (virtio 1.2 §5.1.3.1).

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec, VlanId, VlanMode};
+use model::{MacAddr, NetworkName, Subnet};
+use vswitch::program::{
+    GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, RouterNo, VlanId, VlanMode,
+};
 
 use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, Update, VhostUserRole};
 use crate::desired::{Desired, Known};
@@ -146,7 +149,7 @@ impl Programmer {
         at_least: u64,
         desired: &Desired,
     ) -> Result<Vec<(PortNo, String)>, DatapathError> {
-        let networks = desired.networks().map(network).collect();
+        let networks = desired.networks().map(|known| network(known, desired)).collect();
         let ports = desired
             .plugged()
             .filter_map(|attachment| Some(port(attachment, desired.network(&attachment.network)?)));
@@ -171,7 +174,7 @@ impl Programmer {
     }
 }
 
-fn network(known: &Known) -> NetworkSpec {
+fn network(known: &Known, desired: &Desired) -> NetworkSpec {
     let spec = known.network.spec();
     NetworkSpec {
         number: NetworkNo(known.number),
@@ -179,7 +182,28 @@ fn network(known: &Known) -> NetworkSpec {
         flood_unknown: spec.flood_unknown,
         mac_age_ms: u64::from(spec.mac_age_seconds) * 1000,
         mac_limit: spec.mac_limit,
+        gateway: known.network.router().map(|router| gateway(known, router, desired)),
     }
+}
+
+/// The gateway of a network with a router.
+fn gateway(known: &Known, router: &NetworkName, desired: &Desired) -> GatewaySpec {
+    let prefix =
+        |subnet: &Subnet| Some(Prefix { address: subnet.gateway()?, len: subnet.net().prefix_len() });
+    // The router's number is that of its first network: networks that join or leave seldom change it.
+    let of_router = |known: &&Known| known.network.router() == Some(router);
+    let first = desired.networks().filter(of_router).map(|known| known.number).min();
+    GatewaySpec {
+        mac: gateway_mac(known.number),
+        addresses: known.network.subnets().iter().filter_map(prefix).collect(),
+        router: RouterNo(first.unwrap_or(known.number)),
+    }
+}
+
+/// Locally administered, and apart from pods' addresses, whose second byte is another.
+fn gateway_mac(network: u32) -> MacAddr {
+    let [_, high, middle, low] = network.to_be_bytes();
+    MacAddr([0x02, 0x4d, 0x52, high, middle, low])
 }
 
 /// The port of an attachment.

@@ -292,6 +292,18 @@ impl Burst {
         Some(self.head_mut(index))
     }
 
+    /// Makes frame `index` consist of `bytes` alone, with nothing left to the next hop: an answer in the place of a question.
+    /// False if they are none, or more than [`HEAD_BYTES`]; the frame is unchanged then.
+    pub fn replace(&mut self, index: usize, bytes: &[u8]) -> bool {
+        if bytes.is_empty() || bytes.len() > HEAD_BYTES {
+            return false;
+        }
+        self.heads[index].0[HEADROOM_BYTES..HEADROOM_BYTES + bytes.len()].copy_from_slice(bytes);
+        let head_len = bytes.len() as u16;
+        self.meta[index] = Meta { head_len, head_start: HEADROOM_BYTES as u16, ..Meta::EMPTY };
+        true
+    }
+
     /// The bytes of frame `index` in sending order.
     #[inline]
     pub fn gather(&self, index: usize) -> Gather<'_> {
@@ -382,6 +394,21 @@ mod tests {
         assert_eq!(push_cut(&mut burst, &bytes, &[30_000, 30_000]), Err(PushError::Length));
         assert_eq!(push_cut(&mut burst, &bytes[..600], &[1; MAX_SEGMENTS]), Err(PushError::Segments));
         assert!(burst.is_empty());
+    }
+
+    #[test]
+    fn a_replaced_frame_has_only_its_new_bytes() {
+        let mut burst = Burst::new();
+        let bytes = [1u8; 1500];
+        push_bytes(&mut burst, &bytes).unwrap();
+        burst.set_offload(0, Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso: None });
+        burst.grow_front(0, 4).unwrap();
+        assert!(burst.replace(0, &[7; HEAD_BYTES]));
+        assert_eq!((burst.gather(0).to_vec(), burst.offload(0)), (vec![7; HEAD_BYTES], Offload::NONE));
+        for wrong in [&[][..], &[7; HEAD_BYTES + 1]] {
+            assert!(!burst.replace(0, wrong));
+        }
+        assert!(burst.replace(0, &[9]) && burst.gather(0).to_vec() == [9]);
     }
 
     #[test]

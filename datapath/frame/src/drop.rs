@@ -45,13 +45,21 @@ pub enum DropReason {
     TooManySegments,
     /// The kernel refused the frame (errno counted by the port).
     KernelRefused,
+    /// It is for another subnet, and the router has none that holds its destination.
+    NoRoute,
+    /// It is for a subnet of the router, in which no port has its destination.
+    NoNeighbor,
+    /// It has passed as many routers as it may.
+    TtlExpired,
+    /// It is for the gateway itself, which offers no such service.
+    ForGateway,
     /// Dropped on purpose by an injected fault (tests only).
     Fault,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [DropReason; 21] = [
+    pub const ALL: [DropReason; 25] = [
         Self::Truncated,
         Self::Malformed,
         Self::BadSourceMac,
@@ -72,6 +80,10 @@ impl DropReason {
         Self::BadOffload,
         Self::TooManySegments,
         Self::KernelRefused,
+        Self::NoRoute,
+        Self::NoNeighbor,
+        Self::TtlExpired,
+        Self::ForGateway,
         Self::Fault,
     ];
 
@@ -98,6 +110,10 @@ impl DropReason {
             Self::BadOffload => "bad_offload",
             Self::TooManySegments => "too_many_segments",
             Self::KernelRefused => "kernel_refused",
+            Self::NoRoute => "no_route",
+            Self::NoNeighbor => "no_neighbor",
+            Self::TtlExpired => "ttl_expired",
+            Self::ForGateway => "for_gateway",
             Self::Fault => "fault",
         }
     }
@@ -125,6 +141,10 @@ impl DropReason {
             Self::BadOffload => "its virtio-net header contradicts the frame",
             Self::TooManySegments => "it is scattered over more segments than a frame may have",
             Self::KernelRefused => "the kernel refused it",
+            Self::NoRoute => "its router has no subnet that holds its destination",
+            Self::NoNeighbor => "its destination's subnet is here, but no port has the address",
+            Self::TtlExpired => "it has passed as many routers as it may",
+            Self::ForGateway => "it is for the gateway itself, which offers no such service",
             Self::Fault => "a test injected this fault",
         }
     }

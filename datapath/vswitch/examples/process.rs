@@ -88,6 +88,7 @@ fn program() -> std::sync::Arc<Program> {
         flood_unknown: true,
         mac_age_ms: 300_000,
         mac_limit: 1024,
+        gateway: None,
     };
     let port = |number: u16| PortSpec {
         number: PortNo(number),

@@ -2,9 +2,10 @@
 
 use frame::{Burst, DropReason};
 
+use crate::gateway::Answer;
 use crate::outputs::{Egress, Outputs, pop_tag};
 use crate::parse::Packet;
-use crate::program::{DomainNo, PortNo, Program};
+use crate::program::{DomainNo, HostNo, PortNo, Program};
 use crate::switch::ProcessReport;
 
 /// The pipeline's decision on a key; what caches hold.
@@ -21,8 +22,19 @@ pub(crate) struct Actions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     Drop(DropReason),
-    Port { port: PortNo, tagged: bool, mtu_bytes: u32 },
-    Flood { domain: DomainNo, sender_isolated: bool },
+    Port {
+        port: PortNo,
+        tagged: bool,
+        mtu_bytes: u32,
+    },
+    Flood {
+        domain: DomainNo,
+        sender_isolated: bool,
+    },
+    /// Through the gateway to a station of any network of its router.
+    Route(HostNo),
+    /// Back, changed into what the gateway says.
+    Answer(Answer),
 }
 
 impl Actions {
@@ -54,6 +66,12 @@ impl Actions {
     ) {
         match self.output {
             Output::Drop(_) => {}
+            Output::Answer(_) => each(from, Ok(Egress::Plain)),
+            Output::Route(host) => {
+                if let Some(host) = program.host(host) {
+                    each(host.port, self.offer(packet, false, host.mtu_bytes));
+                }
+            }
             Output::Port { port, tagged, mtu_bytes } => each(port, self.offer(packet, tagged, mtu_bytes)),
             Output::Flood { domain, sender_isolated } => {
                 for member in program.domain(domain).receivers(sender_isolated) {
@@ -65,7 +83,7 @@ impl Actions {
         }
     }
 
-    /// Carries the decision out on frame `frame` of `burst`, which came in by `from`.
+    /// Carries the decision out on frame `frame` of `burst`, which came in by `from`, if it is not the gateway's matter.
     #[inline(always)]
     pub(crate) fn perform(
         &self,
@@ -85,6 +103,7 @@ impl Actions {
             },
             Output::Drop(reason) => report.drops.add(reason, 1),
             Output::Flood { .. } => self.flood(frame, (packet, from), program, (out, report)),
+            Output::Route(_) | Output::Answer(_) => unreachable!("the gateway takes care of it"),
         }
     }
 

@@ -51,6 +51,11 @@ fn describe_actions(entry: &Entry, program: &Program) -> String {
     let mut words = match entry.actions.output {
         Output::Drop(reason) => return format!("drop: {}", reason.label()),
         Output::Port { port, .. } => format!("to port {}", port.0),
+        Output::Route(host) => match program.host(host) {
+            Some(host) => format!("routed to port {} as {}", host.port.0, host.mac),
+            None => "routed to nobody".to_owned(),
+        },
+        Output::Answer(answer) => return format!("the gateway answers: {}", answer.words()),
         Output::Flood { domain, sender_isolated } => {
             let sender = entry.key.get(Field::IN_PORT);
             let receivers = program.domain(domain).receivers(sender_isolated);

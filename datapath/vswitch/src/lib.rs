@@ -9,6 +9,7 @@ mod actions;
 mod cache;
 mod explain;
 mod flows;
+mod gateway;
 mod key;
 mod outputs;
 mod parse;

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use frame::{BURST_FRAMES, Burst, DropCounts, DropReason};
 
-use crate::actions::Actions;
+use crate::actions::{Actions, Output};
 use crate::cache::{Alike, Cache, CacheSizes, Habit, Level, NOWHERE};
+use crate::gateway::{Budget, Handled};
 use crate::outputs::Outputs;
 use crate::parse::{Packet, Raw, parse};
 use crate::pipeline::{self, Scene, Walk};
@@ -42,6 +43,8 @@ pub struct Switch {
     pub(crate) cache: Cache,
     /// Scratch for one burst.
     packets: Box<[Packet; BURST_FRAMES]>,
+    /// Complaints that it may still send.
+    budget: Budget,
 }
 
 impl std::fmt::Debug for Switch {
@@ -60,7 +63,8 @@ impl Switch {
     pub fn with_caches(sizes: CacheSizes, shared: Arc<Shared>, program: Arc<Program>, seed: u64) -> Self {
         let mut cache = Cache::new(sizes, seed);
         cache.next_epoch(program.ports_end());
-        Self { shared, program, cache, packets: Box::new([Packet::default(); BURST_FRAMES]) }
+        let packets = Box::new([Packet::default(); BURST_FRAMES]);
+        Self { shared, program, cache, packets, budget: Budget::default() }
     }
 
     /// Forwards by `program` from the next frame on. Cached decisions are not flushed: those of the old program are
@@ -108,8 +112,8 @@ impl Switch {
             }
             _ => {
                 let habit = habit.copied();
-                let mixed =
-                    Mixed { scene, port, cache: &mut self.cache, packets: &mut self.packets, habit, alike };
+                let (cache, packets) = (&mut self.cache, &mut *self.packets);
+                let mixed = Mixed { scene, port, cache, packets, budget: &mut self.budget, habit, alike };
                 mixed.process(burst, out, report)
             }
         };
@@ -135,6 +139,7 @@ struct Mixed<'a> {
     cache: &'a mut Cache,
     /// What the frames say, once they are parsed.
     packets: &'a mut [Packet; BURST_FRAMES],
+    budget: &'a mut Budget,
     habit: Option<Habit>,
     alike: Alike,
 }
@@ -198,7 +203,14 @@ impl Mixed<'_> {
     ) {
         let actions = self.decide(foreseen, burst, frame, report);
         let packet = &self.packets[frame];
-        actions.perform((burst, frame), (packet, self.port), self.scene.program, (out, report));
+        let Scene { program, network, now, .. } = self.scene;
+        let handled =
+            |burst| Handled { burst, frame, packet, from: self.port, network: network.number, program, now };
+        match actions.output {
+            Output::Route(host) => handled(burst).route(host, self.budget, (out, report)),
+            Output::Answer(answer) => handled(burst).answer(answer, self.budget, (out, report)),
+            _ => actions.perform((burst, frame), (packet, self.port), program, (out, report)),
+        }
     }
 
     /// What is done with frame `frame`: out of a cache, perhaps at `foreseen`, or the pipeline's decision.

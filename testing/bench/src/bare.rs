@@ -283,6 +283,7 @@ fn switch() -> anyhow::Result<vswitch::Switch> {
         flood_unknown: true,
         mac_age_ms: 300_000,
         mac_limit: 1024,
+        gateway: None,
     };
     let mut ports = BTreeMap::new();
     for number in [1u16, 2] {

@@ -58,6 +58,7 @@ impl SwitchProcess {
             flood_unknown: true,
             mac_age_ms: 300_000,
             mac_limit: MAC_LIMIT,
+            gateway: None,
         };
         let request = api::ApplyRequest {
             from_version: 0,

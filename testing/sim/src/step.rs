@@ -83,6 +83,7 @@ fn network(number: u32) -> impl Strategy<Value = NetworkSpec> {
             flood_unknown: flood,
             mac_age_ms: age,
             mac_limit: limit,
+            gateway: None,
         }
     })
 }

@@ -12,7 +12,7 @@ use reconcile::datapath::{
 };
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
-use vswitch::program::{NetworkSpec, PortNo, VlanMode};
+use vswitch::program::{GatewaySpec, NetworkSpec, PortNo, VlanMode};
 
 /// How long the switch may take. Opening a port is milliseconds; a full program of a large node is a second.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -74,6 +74,10 @@ impl Datapath for GrpcSwitch {
         if answer.resync {
             return Ok(Applied::Resync);
         }
+        for network in answer.networks.iter().filter(|network| !network.error.is_empty()) {
+            // The networks file is checked; what is left are networks that it no longer has.
+            tracing::warn!(network = network.number, reason = network.error, "the network has no gateway");
+        }
         let failed = answer.ports.into_iter().filter(|port| !port.error.is_empty());
         let failed = failed.map(|port| (PortNo(port.number as u16), port.error)).collect();
         Ok(Applied::Done { instance: answer.instance, failed })
@@ -106,6 +110,15 @@ fn network(spec: &NetworkSpec) -> proto::Network {
         flood_unknown: spec.flood_unknown,
         mac_age_ms: spec.mac_age_ms,
         mac_limit: spec.mac_limit,
+        gateway: spec.gateway.as_ref().map(gateway),
+    }
+}
+
+fn gateway(spec: &GatewaySpec) -> proto::Gateway {
+    proto::Gateway {
+        mac: spec.mac.to_string(),
+        addresses: spec.addresses.iter().map(ToString::to_string).collect(),
+        router: spec.router.0,
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Board {
 struct Asked {
     version: u64,
     networks: BTreeMap<NetworkNo, NetworkSpec>,
+    /// Why networks forward without the gateway that they were asked to have.
+    gateway_faults: BTreeMap<NetworkNo, String>,
     ports: BTreeMap<PortNo, Port>,
 }
 
@@ -58,7 +60,7 @@ impl Board {
     pub(super) fn apply(&self, request: &api::ApplyRequest) -> api::ApplyResponse {
         let mut asked = self.asked();
         if request.from_version != 0 && request.from_version != asked.version {
-            return self.response(asked.version, true, Vec::new());
+            return self.response(asked.version, true, (Vec::new(), Vec::new()));
         }
         let mut next = asked.clone();
         let mut results = next.take(request);
@@ -67,9 +69,11 @@ impl Board {
         self.open(&mut next);
         self.datapath.set_program(next.program());
         results.extend(request.put_ports.iter().filter_map(|port| next.result(port.number)));
+        let networks =
+            request.put_networks.iter().map(|network| next.network_result(network.number)).collect();
         let version = next.version;
         *asked = next;
-        self.response(version, false, results)
+        self.response(version, false, (results, networks))
     }
 
     /// (2) Closes the ports of `before` that `next` does not have, or has with another device.
@@ -138,8 +142,13 @@ impl Board {
         self.asked().version
     }
 
-    fn response(&self, version: u64, resync: bool, ports: Vec<api::PortResult>) -> api::ApplyResponse {
-        api::ApplyResponse { version, instance: self.instance.clone(), resync, ports }
+    fn response(
+        &self,
+        version: u64,
+        resync: bool,
+        (ports, networks): (Vec<api::PortResult>, Vec<api::NetworkResult>),
+    ) -> api::ApplyResponse {
+        api::ApplyResponse { version, instance: self.instance.clone(), resync, ports, networks }
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
@@ -157,13 +166,15 @@ impl Asked {
         let mut before = if everything { std::mem::take(&mut self.ports) } else { BTreeMap::new() };
         if everything {
             self.networks.clear();
+            self.gateway_faults.clear();
         }
         self.version = request.to_version;
         for number in &request.delete_networks {
             self.networks.remove(&NetworkNo(*number));
+            self.gateway_faults.remove(&NetworkNo(*number));
         }
         for network in &request.put_networks {
-            self.networks.insert(NetworkNo(network.number), convert::network(network));
+            self.put_network(network);
         }
         for number in &request.delete_ports {
             let _ = convert::port_no(*number).map(|number| self.ports.remove(&number));
@@ -181,6 +192,32 @@ impl Asked {
         unnumbered
     }
 
+    fn put_network(&mut self, network: &api::Network) {
+        let number = NetworkNo(network.number);
+        let mut spec = convert::network(network);
+        self.gateway_faults.remove(&number);
+        match network.gateway.as_ref().map(convert::gateway).transpose() {
+            Ok(gateway) => spec.gateway = gateway,
+            Err(error) => drop(self.gateway_faults.insert(number, error)),
+        }
+        self.networks.insert(number, spec);
+    }
+
+    /// Leaves the gateway out that `error` is about, if it is about one.
+    fn drop_gateway(&mut self, error: &ProgramError) -> bool {
+        let (ProgramError::Gateway { network: blamed, .. } | ProgramError::Overlap { second: blamed, .. }) =
+            error
+        else {
+            return false;
+        };
+        let is_blamed = |network: &&mut NetworkSpec| network.name == *blamed && network.gateway.is_some();
+        let Some(network) = self.networks.values_mut().find(is_blamed) else { return false };
+        network.gateway = None;
+        tracing::warn!(network = network.name, %error, "the network forwards without its gateway");
+        self.gateway_faults.insert(network.number, error.to_string());
+        true
+    }
+
     /// (1) Sets aside the ports that contradict the rest. Each build names one, so this ends.
     fn check(&mut self) {
         for port in self.ports.values_mut() {
@@ -190,6 +227,9 @@ impl Asked {
             }
         }
         while let Err(error) = Program::build(self.spec(|port| port.fault.is_none())) {
+            if self.drop_gateway(&error) {
+                continue;
+            }
             let blamed = blamed(&error);
             let sound = self.ports.values_mut().filter(|port| port.fault.is_none());
             // Of two that claim one station, the one that had it keeps it.
@@ -218,6 +258,11 @@ impl Asked {
         }
     }
 
+    fn network_result(&self, number: u32) -> api::NetworkResult {
+        let error = self.gateway_faults.get(&NetworkNo(number)).cloned().unwrap_or_default();
+        api::NetworkResult { number, error }
+    }
+
     fn result(&self, number: u32) -> Option<api::PortResult> {
         let port = self.ports.get(&convert::port_no(number).ok()?)?;
         Some(api::PortResult { number, error: port.fault.clone().unwrap_or_default() })
@@ -231,7 +276,10 @@ fn blamed(error: &ProgramError) -> Vec<&str> {
         | ProgramError::Mtu { port, .. }
         | ProgramError::NotASource { port, .. }
         | ProgramError::NotAStation { port, .. } => vec![port],
-        ProgramError::DuplicateStation { first, second, .. } => vec![first, second],
+        ProgramError::DuplicateStation { first, second, .. }
+        | ProgramError::DuplicateAddress { first, second, .. } => vec![first, second],
+        // Networks, not ports.
+        ProgramError::Gateway { .. } | ProgramError::Overlap { .. } => Vec::new(),
         ProgramError::Misfiled { object, .. } => vec![object],
     }
 }

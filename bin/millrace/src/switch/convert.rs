@@ -5,11 +5,13 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use local_api::switch_v1 as api;
-use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec, VlanId, VlanMode};
+use vswitch::program::{
+    GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, RouterNo, VlanId, VlanMode,
+};
 use vswitch::{Explanation, StationView};
 use worker::{Activity, Counters, Mode, PortView, QueueView, WorkerView};
 
-/// The network as the datapath knows it.
+/// The network as the datapath knows it, without its gateway.
 pub(super) fn network(network: &api::Network) -> NetworkSpec {
     NetworkSpec {
         number: NetworkNo(network.number),
@@ -17,7 +19,28 @@ pub(super) fn network(network: &api::Network) -> NetworkSpec {
         flood_unknown: network.flood_unknown,
         mac_age_ms: network.mac_age_ms,
         mac_limit: network.mac_limit,
+        gateway: None,
     }
+}
+
+/// A network's first hop.
+///
+/// # Errors
+/// The first field that means nothing.
+pub(super) fn gateway(gateway: &api::Gateway) -> Result<GatewaySpec, String> {
+    Ok(GatewaySpec {
+        mac: parse_all("MAC", std::slice::from_ref(&gateway.mac))?[0],
+        addresses: gateway.addresses.iter().map(|text| prefix(text)).collect::<Result<_, _>>()?,
+        router: RouterNo(gateway.router),
+    })
+}
+
+fn prefix(text: &str) -> Result<Prefix, String> {
+    let parts =
+        text.split_once('/').and_then(|(address, len)| Some((address.parse().ok()?, len.parse().ok()?)));
+    let (address, len) =
+        parts.ok_or_else(|| format!("gateway address {text:?} is none, as in 10.0.0.1/24"))?;
+    Ok(Prefix { address, len })
 }
 
 /// The port's number.

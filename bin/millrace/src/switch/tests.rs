@@ -65,7 +65,14 @@ fn board() -> (Board, Shelf) {
 }
 
 fn network() -> api::Network {
-    api::Network { number: 1, name: "blue".into(), flood_unknown: true, mac_age_ms: 300_000, mac_limit: 100 }
+    api::Network {
+        number: 1,
+        name: "blue".into(),
+        flood_unknown: true,
+        mac_age_ms: 300_000,
+        mac_limit: 100,
+        gateway: None,
+    }
 }
 
 fn mac(number: u32) -> String {

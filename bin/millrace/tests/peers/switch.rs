@@ -69,6 +69,7 @@ impl Switch {
             flood_unknown: true,
             mac_age_ms: 300_000,
             mac_limit: 100,
+            gateway: None,
         };
         let request = ApplyRequest {
             from_version: 0,

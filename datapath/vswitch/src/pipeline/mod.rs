@@ -1,7 +1,7 @@
 //! What is to happen to a frame that no cache knows?
 //!
 //! ```text
-//! admit -> security -> learn -> forward
+//! admit -> security -> learn -> gateway -> forward
 //! ```
 //!
 //! Stages are plain functions, one file each, over a [`Walk`]: the key's view, which records what they look at; the program;
@@ -9,6 +9,7 @@
 
 mod admit;
 mod forward;
+mod gateway;
 mod learn;
 mod security;
 
@@ -105,6 +106,10 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Actions {
 fn decide(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
     let admitted = admit::run(walk)?;
     security::run(walk)?;
+    gateway::guard(walk)?;
     learn::run(walk, admitted);
-    forward::run(walk, admitted)
+    match gateway::run(walk)? {
+        Some(actions) => Ok(actions),
+        None => forward::run(walk, admitted),
+    }
 }

@@ -134,7 +134,7 @@ fn check_neighbor(walk: &mut Walk<'_>, security: &Security) -> Result<(), DropRe
 }
 
 /// The neighbour discovery message, without padding behind the packet; `None` if not all of it is in the head.
-fn neighbor_message<'a>(walk: &Walk<'a>) -> Option<&'a [u8]> {
+pub(crate) fn neighbor_message<'a>(walk: &Walk<'a>) -> Option<&'a [u8]> {
     let packet_at = usize::from(walk.packet.link_bytes);
     let ip = ipv6::View::new(walk.head.get(packet_at..)?).ok()?;
     let end = packet_at + ipv6::HEADER_BYTES + usize::from(ip.payload_len());

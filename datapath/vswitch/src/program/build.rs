@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use wire::MacAddr;
 
+use super::routers;
 use super::tables::{Carries, Security, VlanSet};
 use super::{
     Domain, DomainNo, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec, Port, PortNo,
@@ -29,11 +30,14 @@ impl Program {
             ports: Vec::new(),
             networks: HashMap::new(),
             domains: Vec::new(),
+            routers: HashMap::new(),
+            hosts: Vec::new(),
         };
         for network in spec.networks.values() {
             let specs = by_network.get(&network.number).map_or(&[][..], Vec::as_slice);
             add_network(&mut program, network, specs)?;
         }
+        routers::add(&mut program, &spec)?;
         program.spec = spec;
         Ok(Arc::new(program))
     }
@@ -65,7 +69,7 @@ fn check_port(spec: &ProgramSpec, port: &PortSpec) -> Result<(), ProgramError> {
     Ok(())
 }
 
-fn is_source(ip: IpAddr) -> bool {
+pub(super) fn is_source(ip: IpAddr) -> bool {
     let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     !(ip.is_unspecified() || ip.is_multicast() || broadcast)
 }
@@ -106,6 +110,7 @@ fn add_network(program: &mut Program, spec: &NetworkSpec, specs: &[&PortSpec]) -
         named,
         unnamed,
         stations,
+        gateway: None,
     };
     program.networks.insert(spec.number, network);
     Ok(())

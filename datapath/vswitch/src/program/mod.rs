@@ -6,6 +6,8 @@
 //! without VLANs: it carries tagged frames as they are.
 
 mod build;
+mod router;
+mod routers;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,8 @@ use std::net::IpAddr;
 
 use wire::MacAddr;
 
+pub(crate) use router::{Gateway, Host, HostNo, Route, Router};
+pub use router::{GatewaySpec, Prefix, RouterNo};
 pub use tables::Program;
 pub(crate) use tables::{Domain, DomainNo, Member, Network, Port, Security};
 
@@ -68,6 +72,8 @@ pub struct NetworkSpec {
     pub mac_age_ms: u64,
     /// Learned addresses the network may hold; further stations are not learned.
     pub mac_limit: u32,
+    /// Where its packets to other subnets go; none: to a station that somebody else runs.
+    pub gateway: Option<GatewaySpec>,
 }
 
 /// One port's place in the forwarding.
@@ -166,5 +172,35 @@ pub enum ProgramError {
         second: String,
         /// The address.
         mac: MacAddr,
+    },
+    /// A gateway has no station's MAC, no address, or one that no packet may have as its source.
+    #[error("the gateway of network {network:?} has {what}")]
+    Gateway {
+        /// The network's name.
+        network: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Two networks of one router have subnets with common addresses.
+    #[error("networks {first:?} and {second:?} of one router overlap: {subnet} and {other}")]
+    Overlap {
+        /// One network's name.
+        first: String,
+        /// The other's.
+        second: String,
+        /// The one's subnet.
+        subnet: Prefix,
+        /// The other's.
+        other: Prefix,
+    },
+    /// Two ports of one router list one address.
+    #[error("ports {first:?} and {second:?} of one router both list {ip}")]
+    DuplicateAddress {
+        /// One port's name.
+        first: String,
+        /// The other's.
+        second: String,
+        /// The address.
+        ip: IpAddr,
     },
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use wire::MacAddr;
 
-use super::{NetworkNo, PortNo, ProgramSpec, VlanId};
+use super::{Gateway, Host, HostNo, NetworkNo, PortNo, ProgramSpec, Router, RouterNo, VlanId};
 use crate::stations::StationView;
 
 /// One checked, immutable version of what the switch forwards by. The default has no ports.
@@ -16,6 +16,8 @@ pub struct Program {
     pub(super) ports: Vec<Option<Box<Port>>>,
     pub(super) networks: HashMap<NetworkNo, Network>,
     pub(super) domains: Vec<Domain>,
+    pub(super) routers: HashMap<RouterNo, Router>,
+    pub(super) hosts: Vec<Host>,
 }
 
 /// The position of a [`Domain`] in its program.
@@ -174,6 +176,7 @@ pub(crate) struct Network {
     pub(super) unnamed: DomainNo,
     /// The ports that list a station; several only when they share no VLAN.
     pub(super) stations: HashMap<MacAddr, Vec<PortNo>>,
+    pub(crate) gateway: Option<Gateway>,
 }
 
 /// The ports that a flood reaches.
@@ -252,6 +255,16 @@ impl Program {
     #[inline]
     pub(crate) fn domain(&self, number: DomainNo) -> &Domain {
         &self.domains[number.0 as usize]
+    }
+
+    /// The router that `gateway` belongs to.
+    pub(crate) fn router(&self, gateway: &Gateway) -> Option<&Router> {
+        self.routers.get(&gateway.router)
+    }
+
+    #[inline]
+    pub(crate) fn host(&self, number: HostNo) -> Option<&Host> {
+        self.hosts.get(number.0 as usize)
     }
 
     /// The port that lists `mac` in `vlan` of `network`.

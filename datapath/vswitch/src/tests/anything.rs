@@ -59,6 +59,7 @@ proptest! {
             Bed::with([secured.clone(), port(2)]),
             Bed::with([secured, port(2), trunk.clone()]),
             Bed::with([PortSpec { number: PortNo(1), ..trunk.clone() }, port(2), trunk]),
+            super::gateway::bed(),
         ];
         for (frame, gso) in frames {
             let gso = gso.map(|(size, headers_bytes)| Gso { kind: GsoKind::TcpV4, size, ecn: false, headers_bytes });

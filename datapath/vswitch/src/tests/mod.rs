@@ -3,6 +3,7 @@
 mod anything;
 mod cached;
 mod forwarding;
+mod gateway;
 mod habit;
 mod limits;
 mod security;
@@ -37,6 +38,7 @@ pub(crate) fn network(number: u32) -> NetworkSpec {
         flood_unknown: true,
         mac_age_ms: 1000,
         mac_limit: 100,
+        gateway: None,
     }
 }
 

@@ -31,8 +31,14 @@ pub(crate) fn frame(from: u16, to: MacAddr, len: usize) -> Vec<u8> {
 /// A program of one network with `ports`, each with its station and `port_security` as said.
 pub(crate) fn program(version: u64, ports: &[u16], port_security: bool) -> Arc<Program> {
     let number = NetworkNo(1);
-    let network =
-        NetworkSpec { number, name: "net".into(), flood_unknown: true, mac_age_ms: 300_000, mac_limit: 100 };
+    let network = NetworkSpec {
+        number,
+        name: "net".into(),
+        flood_unknown: true,
+        mac_age_ms: 300_000,
+        mac_limit: 100,
+        gateway: None,
+    };
     let port = |port: &u16| PortSpec {
         number: PortNo(*port),
         name: format!("port-{port}"),

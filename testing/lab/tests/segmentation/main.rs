@@ -139,6 +139,7 @@ fn program() -> Arc<Program> {
         flood_unknown: true,
         mac_age_ms: 300_000,
         mac_limit: 100,
+        gateway: None,
     };
     let port = |number: PortNo| PortSpec {
         number,

@@ -41,6 +41,7 @@ fn program() -> Arc<Program> {
         flood_unknown: true,
         mac_age_ms: 300_000,
         mac_limit: 64,
+        gateway: None,
     };
     let port = |number: u8| {
         let spec = PortSpec {
