@@ -11,6 +11,7 @@ mod files;
 mod mounts;
 mod netns;
 pub mod sriov;
+mod sysfs;
 pub mod vdpa;
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::address::PciAddress;
+use crate::sysfs::{link_name, missing_is_none, names};
 
 /// What the file says where there is nothing to say.
 const NOTHING: &str = "(null)";
@@ -140,29 +141,6 @@ impl Sysfs {
 fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('.') && !text.contains(['/', '\0', '\n'])
 }
-
-fn names(folder: &Path) -> io::Result<Vec<String>> {
-    let entries = missing_is_none(std::fs::read_dir(folder))?.into_iter().flatten();
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-}
-
-fn link_name(link: &Path) -> io::Result<Option<String>> {
-    let target = missing_is_none(std::fs::read_link(link))?;
-    Ok(target.and_then(|target| Some(target.file_name()?.to_string_lossy().into_owned())))
-}
-
-/// Devices come and go while they are looked at.
-fn missing_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(error) if error.raw_os_error() == Some(NODEV) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// What sysfs says of a device whose folder is open still.
-const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
 
 #[cfg(test)]
 pub(super) mod tests {

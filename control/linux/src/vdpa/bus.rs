@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use reconcile::kernel::{VdpaDevice, VdpaDriver};
 
+use crate::sysfs::{link_name, missing_is_none, names};
+
 const DRIVERS: [VdpaDriver; 2] = [VdpaDriver::Virtio, VdpaDriver::Vhost];
 /// Names of what the drivers make: a virtio device, and the device of a file in `/dev`.
 const VIRTIO: &str = "virtio";
@@ -104,25 +106,6 @@ fn file(folder: &Path) -> io::Result<Option<PathBuf>> {
 fn is_numbered(name: &str, prefix: &str) -> bool {
     let number = name.strip_prefix(prefix).unwrap_or_default();
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn names(folder: &Path) -> io::Result<Vec<String>> {
-    let entries = missing_is_none(std::fs::read_dir(folder))?.into_iter().flatten();
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-}
-
-fn link_name(link: &Path) -> io::Result<Option<String>> {
-    let target = missing_is_none(std::fs::read_link(link))?;
-    Ok(target.and_then(|target| Some(target.file_name()?.to_string_lossy().into_owned())))
-}
-
-/// Devices come and go while they are looked at.
-fn missing_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]
