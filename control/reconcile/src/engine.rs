@@ -208,6 +208,11 @@ impl Engine {
             tracing::info!("the switch has the program");
             self.reattach();
         }
+        if !failed.is_empty() {
+            for (attachment, error) in self.repair() {
+                tracing::warn!(%attachment, %error, "its device cannot be made again; it is tried again");
+            }
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //!
 //! - [`vhost`]: two vhost-user ports, against OVS-DPDK (`millrace bench vhost`).
 //! - [`sweep`], [`attack`], [`limit`]: the same with many flows, with a hostile neighbour, without a switch.
-//! - [`pods`], [`latency`]: TCP between kernel pods; round trips, wake-ups and idleness.
+//! - [`pods`], [`latency`]: TCP and small packets between kernel pods; round trips, wake-ups and idleness.
 //! - [`chart`]: pictures of the figures, as SVG and PNG.
 //!
 //! Words: *row*, one line of the table of comparisons; *subject*, what is measured; *sample*, one subject for one second.

@@ -143,3 +143,18 @@ fn draw_whisker(canvas: &mut Canvas, axis: &Axis, slot: &Area, body: &Area, bar:
         canvas.line((middle - half, y), (middle + half, y), Color::WHISKER, 1.5);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_when_bars_are_narrower_run_upwards() {
+        let bars = vec![Some(Bar { value: 12.34, spread: None }), None];
+        let series = BarSeries { name: "us".into(), color: Color::MILLRACE, bars };
+        let (title, unit) = (String::new(), String::new());
+        let chart = BarChart { title, unit, groups: Vec::new(), series: vec![series] };
+        assert_eq!(chart.direction(WIDEST_BAR), Direction::Across);
+        assert_eq!(chart.direction(30.0), Direction::Upwards);
+    }
+}

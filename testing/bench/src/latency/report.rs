@@ -152,7 +152,8 @@ impl Report {
             Some(Bar { value: p50, spread: Some((p50, p99.min(WHISKER * highest))) })
         };
         let series = |contender: Contender| BarSeries {
-            name: contender.title().into(),
+            // The panel says which ends.
+            name: if contender.is_millrace() { "Millrace" } else { contender.title() }.into(),
             color: contender.color(),
             bars: loads.iter().map(|(load, _)| bar(contender, *load)).collect(),
         };
