@@ -112,14 +112,23 @@ pub fn names(folder: impl AsRef<Path>) -> Vec<String> {
 /// # Panics
 /// If there is none within [`PATIENCE`].
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, ask)
+}
+
+/// The same for what takes its time.
+///
+/// # Panics
+/// If there is no answer within `patience`.
+#[track_caller]
+pub fn wait_within<T>(patience: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     shape();
     let start = Instant::now();
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
+        assert!(start.elapsed() < patience, "{what}: not within {} s", patience.as_secs());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -22,8 +22,9 @@ use crate::netns::Netns;
 /// namespace gives it back a moment after its end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOKS: u32 = 200;
-/// How many times a name is waited for, which another function's netdev may have for a moment only.
-const NAME_LOOKS: u32 = 40;
+/// How many times a name is waited for, which another function's netdev may have for a moment only: until its driver has started,
+/// which takes a busy machine seconds.
+const NAME_LOOKS: u32 = 200;
 
 /// Where a netdev is to be, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]

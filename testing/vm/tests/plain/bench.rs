@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use vm::{attempt, modprobe, names, program, run, wait_for};
+use vm::{PATIENCE, attempt, modprobe, names, program, run, wait_within};
 
 /// The modules that pods of TAP and of VDUSE need.
 const MODULES: &str = "tun vduse virtio_vdpa virtio_net";
@@ -86,7 +86,8 @@ fn an_interruption_takes_down_devices_whose_switch_is_stopped() {
     let log = folder.path().join("log");
     let mut child = start("--rounds 2", &log);
     let said = || fs::read_to_string(&log).unwrap();
-    wait_for("a sample of each", || said().contains("round 1 of 2").then_some(()));
+    // Of three subjects, each of which is started before.
+    wait_within(3 * PATIENCE, "a sample of each", || said().contains("round 1 of 2").then_some(()));
     assert_eq!(names("/sys/bus/vdpa/devices").len(), 2);
     kill_process(Pid::from_raw(child.id() as i32).unwrap(), Signal::TERM).unwrap();
     assert!(!child.wait().unwrap().success());
