@@ -26,6 +26,9 @@ use crate::process::output;
 
 /// Devices of the vDPA bus.
 const BUS: &str = "/sys/bus/vdpa/devices";
+const PROBE: &str = "/sys/bus/vdpa/drivers_probe";
+/// The driver that makes netdevs.
+const DRIVER: &str = "virtio_vdpa";
 /// How long a driver may take for a netdev.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -62,6 +65,7 @@ pub(super) fn start(program: &Path, worker_cpu: usize, other_cpu: usize) -> anyh
     for (Made(name), pod) in vduse.made.iter().zip(&pods) {
         vduse.on_bus.push(OnBus(name.clone()));
         vdpa(&["dev", "add", "name", name.as_str(), "mgmtdev", "vduse"])?;
+        drive(name)?;
         hand_over(name, pod)?;
     }
     netns::configure(&pods)?;
@@ -71,6 +75,23 @@ pub(super) fn start(program: &Path, worker_cpu: usize, other_cpu: usize) -> anyh
 /// A name that nobody else's device has: one that a killed benchmark left is not taken for ours.
 fn name(index: usize) -> anyhow::Result<DeviceName> {
     Ok(DeviceName::new(format!("millrace-bench{}-pod{index}", std::process::id()))?)
+}
+
+/// Has the driver of netdevs take the device: where vhost_vdpa was loaded before it, that has taken it already.
+fn drive(name: &DeviceName) -> anyhow::Result<()> {
+    let device = Path::new(BUS).join(name.as_str());
+    let driver = fs::read_link(device.join("driver")).ok();
+    if driver.as_deref().and_then(Path::file_name).is_some_and(|driver| driver == DRIVER) {
+        return Ok(());
+    }
+    let write = |file: &Path, text: &str| {
+        fs::write(file, text).with_context(|| format!("{text} > {}", file.display()))
+    };
+    write(&device.join("driver_override"), DRIVER)?;
+    if driver.is_some() {
+        write(&device.join("driver/unbind"), name.as_str())?;
+    }
+    write(Path::new(PROBE), name.as_str())
 }
 
 /// Moves the netdev of device `name` into `pod`.

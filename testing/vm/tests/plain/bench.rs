@@ -48,6 +48,9 @@ fn assert_nothing_left() {
 
 #[test]
 fn pods_of_every_kind_of_port_carry_tcp_and_small_packets() {
+    // In the order in which the other driver is asked first for a new device.
+    modprobe("vhost_vdpa");
+    modprobe("--remove virtio_vdpa");
     modprobe(MODULES);
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("pods.json");
@@ -87,7 +90,10 @@ fn an_interruption_takes_down_devices_whose_switch_is_stopped() {
     let mut child = start("--rounds 2", &log);
     let said = || fs::read_to_string(&log).unwrap();
     // Of three subjects, each of which is started before.
-    wait_within(3 * PATIENCE, "a sample of each", || said().contains("round 1 of 2").then_some(()));
+    wait_within(3 * PATIENCE, "a sample of each", || {
+        assert!(child.try_wait().unwrap().is_none(), "it ended: {}", said());
+        said().contains("round 1 of 2").then_some(())
+    });
     assert_eq!(names("/sys/bus/vdpa/devices").len(), 2);
     kill_process(Pid::from_raw(child.id() as i32).unwrap(), Signal::TERM).unwrap();
     assert!(!child.wait().unwrap().success());

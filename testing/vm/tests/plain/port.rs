@@ -104,8 +104,13 @@ fn name(number: u8) -> String {
 /// Puts the device of a port onto the bus, and the netdev that comes of it into a namespace of its own.
 fn pod(number: u8) -> Netns {
     let device = name(number);
+    // Not vhost_vdpa, if that was loaded first.
+    write("/sys/bus/vdpa/drivers_autoprobe", "0");
     run(&format!("vdpa dev add name {device} mgmtdev vduse"));
     let folder = Path::new("/sys/bus/vdpa/devices").join(&device);
+    write(folder.join("driver_override"), "virtio_vdpa");
+    write("/sys/bus/vdpa/drivers_probe", &device);
+    write("/sys/bus/vdpa/drivers_autoprobe", "1");
     let virtio =
         wait_for("a virtio device", || names(&folder).into_iter().find(|entry| entry.starts_with("virtio")));
     let netns = Netns::new().unwrap();
