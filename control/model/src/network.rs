@@ -404,7 +404,7 @@ fn check_router(spec: &NetworkSpec, subnets: &[Subnet]) -> Result<Option<Network
 /// VDUSE refuses VIRTIO_NET_F_CTRL_VQ, without which there is no VIRTIO_NET_F_MQ (virtio 1.2 §5.1.3.1).
 fn check_queues_of_kind(spec: &NetworkSpec) -> Result<(), Invalid> {
     match spec.port_kind {
-        KindChoice::Only(kind) if kind.is_vdpa() && spec.queues > 1 => {
+        KindChoice::Only(kind) if kind.is_vduse() && spec.queues > 1 => {
             Err(Invalid::QueuesOfKind { queues: spec.queues, kind })
         }
         _ => Ok(()),

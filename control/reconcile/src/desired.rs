@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use model::{
-    AttachmentId, Dns, KindChoice, MacAddr, Network, NetworkName, Networks, PodRef, PortKind, Subnet,
+    AttachmentId, DeviceDriver, DeviceRequest, Dns, KindChoice, MacAddr, Network, NetworkName, Networks,
+    PciAddress, PodRef, PortKind, Subnet, VfConfig, Vlan, VlanProtocol,
 };
 
 use crate::choice::Chosen;
 use crate::ipam::next_free;
 use crate::kernel::Route;
-use crate::record::{Address, Attachment, Delegation, State, VdpaPlace, VhostFiles};
+use crate::record::{Address, Attachment, CardDevice, Delegation, State, VdpaPlace, VhostFiles};
 use crate::store::{Op, Snapshot, StoredNetwork};
 
 /// An interface that is asked for.
@@ -33,6 +34,8 @@ pub struct AddRequest {
     pub netns: PathBuf,
     /// The pod, where the runtime says it.
     pub pod: Option<PodRef>,
+    /// The device of a card that the runtime gives the pod.
+    pub device: Option<DeviceRequest>,
     /// The station address asked for.
     pub mac: Option<MacAddr>,
     /// The addresses asked for, each with its prefix length where it was given. A family that nothing is asked of is served
@@ -40,7 +43,7 @@ pub struct AddRequest {
     pub addresses: Vec<(IpAddr, Option<u8>)>,
     /// Name resolution instead of the network's.
     pub dns: Option<Dns>,
-    /// Where the runtime wants the device-info of an interface for programs.
+    /// Where the runtime wants the device-info of an interface that has one.
     pub device_info_file: Option<PathBuf>,
     /// The IPAM plugin to ask instead; then `addresses` is that plugin's to read.
     pub delegation: Option<Delegation>,
@@ -136,6 +139,53 @@ pub enum ReserveError {
         /// The queue pairs it asks for.
         queues: u32,
     },
+    /// Another pod has the device.
+    #[error(
+        "PCI function {function} is the device of {by}: delete that pod first, or ask for another device"
+    )]
+    DeviceTaken {
+        /// The function.
+        function: PciAddress,
+        /// The other one's interface, by pod where that is known.
+        by: String,
+    },
+    /// The kind is a device's, and none is asked for.
+    #[error(
+        "port kind {0} needs a deviceID: let the runtime pass one (annotation k8s.v1.cni.cncf.io/resourceName of the \
+         NetworkAttachmentDefinition, and capability deviceID), or set it in the CNI configuration"
+    )]
+    NoDevice(PortKind),
+    /// The kind is none of devices of cards.
+    #[error(
+        "deviceID {function} has no use with port kind {kind}: set portKind to sriov or vdpa, or take the pod's device away"
+    )]
+    DeviceOfKind {
+        /// The kind asked for.
+        kind: PortKind,
+        /// The device asked for.
+        function: PciAddress,
+    },
+    /// The driver is for another kind.
+    #[error("driver {driver} is for port kind {}, not for {kind}: ask for that one, or leave the driver out", .driver.kind())]
+    DriverOfKind {
+        /// The kind asked for.
+        kind: PortKind,
+        /// The driver asked for.
+        driver: DeviceDriver,
+    },
+    /// The network asks for what nobody but the switch does.
+    #[error(
+        "network {network:?} has {field}, which is the switch's to do, and a device of port kind {kind} passes the switch by: \
+         give such devices a network without {field}"
+    )]
+    PassesSwitch {
+        /// The kind asked for.
+        kind: PortKind,
+        /// The network.
+        network: String,
+        /// The field.
+        field: &'static str,
+    },
     /// All port numbers are taken.
     #[error("the switch has no port number left: remove pods")]
     NoPort,
@@ -185,7 +235,7 @@ impl Desired {
             desired.networks.insert(known.network.name().clone(), known);
         }
         for attachment in snapshot.attachments {
-            if attachment.state == State::Ready {
+            if attachment.state == State::Ready && attachment.port.is_some() {
                 desired.plugged.insert(attachment.id.clone());
             }
             desired.attachments.insert(attachment.id.clone(), attachment);
@@ -283,9 +333,14 @@ impl Desired {
             None => self.lease(request, network, &mut ops)?,
             Some(_) => Vec::new(),
         };
-        let port = self.next_port().ok_or(ReserveError::NoPort)?;
-        ops.push(Op::PortCursor(port));
         let kind = chosen.kind;
+        let card = request.device.as_ref().map(|device| self.claim(request, device, network)).transpose()?;
+        let port = match card {
+            None => Some(self.next_port().ok_or(ReserveError::NoPort)?),
+            Some(_) => None,
+        };
+        ops.extend(port.map(Op::PortCursor));
+        let mtu = request.device.as_ref().and_then(|device| device.mtu).unwrap_or(network.mtu());
         let attachment = Attachment {
             id: request.id.clone(),
             config: request.config.clone(),
@@ -296,12 +351,13 @@ impl Desired {
             pod: request.pod.clone(),
             port,
             mac: self.station(request)?,
-            mtu_bytes: network.mtu().get(),
+            mtu_bytes: mtu.get(),
             routes: usable_routes(network, &addresses),
             addresses,
             dns: request.dns.clone().unwrap_or_else(|| network.spec().dns.clone()),
             vhost: kind.is_for_programs().then(|| self.place(request, kind, places)).transpose()?,
-            vdpa: kind.is_vdpa().then(|| VdpaPlace { device: device_name(request, port), path: None }),
+            vdpa: port.filter(|_| kind.is_vduse()).map(|port| device_name(request, port)).map(VdpaPlace::new),
+            card,
             delegation: request.delegation.clone(),
             state: State::Reserved,
         };
@@ -452,16 +508,59 @@ impl Desired {
         }
     }
 
+    /// Refuses an attachment whose station address, which its device brought, is another's of the network.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn refuse_station(&self, attachment: &Attachment) -> Result<(), ReserveError> {
+        self.free_station(attachment.mac, &attachment.network, &attachment.id)
+    }
+
+    fn free_station(
+        &self,
+        mac: MacAddr,
+        network: &NetworkName,
+        id: &AttachmentId,
+    ) -> Result<(), ReserveError> {
+        let same = |other: &&Attachment| other.network == *network && other.mac == mac && other.id != *id;
+        match self.attachments().find(same) {
+            Some(other) => Err(ReserveError::MacTaken { mac, by: other.id.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The device of a card, if no other attachment has it.
+    fn claim(
+        &self,
+        request: &AddRequest,
+        device: &DeviceRequest,
+        network: &Network,
+    ) -> Result<CardDevice, ReserveError> {
+        let function = device.function;
+        let has = |other: &&Attachment| other.card.as_ref().is_some_and(|card| card.function == function);
+        if let Some(other) = self.attachments().find(has) {
+            return Err(ReserveError::DeviceTaken { function, by: other.port_name() });
+        }
+        // The pods of a network are in its VLAN, whoever puts them there. A network's VLAN is checked.
+        let of_network =
+            network.spec().vlan.and_then(|vlan| Vlan::new(vlan.into(), 0, VlanProtocol::Dot1q).ok());
+        let vlan = device.settings.vlan.or(of_network);
+        Ok(CardDevice {
+            function,
+            driver: device.driver,
+            settings: VfConfig { mac: request.mac, vlan, ..device.settings.clone() },
+            group: None,
+            device_info: request.device_info_file.clone(),
+            before: None,
+        })
+    }
+
     fn station(&self, request: &AddRequest) -> Result<MacAddr, ReserveError> {
         if let Some(mac) = request.mac {
             if !mac.is_unicast() {
                 return Err(ReserveError::NotAStation(mac));
             }
-            let same = |other: &&Attachment| other.network == request.network && other.mac == mac;
-            return match self.attachments().find(same) {
-                Some(other) => Err(ReserveError::MacTaken { mac, by: other.id.clone() }),
-                None => Ok(mac),
-            };
+            return self.free_station(mac, &request.network, &request.id).map(|()| mac);
         }
         let used: HashSet<MacAddr> = self.attachments().map(|attachment| attachment.mac).collect();
         // Ends: there are more attempts than attachments can be.
@@ -477,7 +576,7 @@ impl Desired {
 
     /// Port 0 is never used: it is what an unset number looks like.
     fn next_port(&self) -> Option<u16> {
-        let used: HashSet<u16> = self.attachments().map(|attachment| attachment.port).collect();
+        let used: HashSet<u16> = self.attachments().filter_map(|attachment| attachment.port).collect();
         let behind = self.port_cursor.saturating_add(1)..u16::MAX;
         behind.chain(1..=self.port_cursor.min(u16::MAX - 1)).find(|port| *port != 0 && !used.contains(port))
     }

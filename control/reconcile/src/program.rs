@@ -105,12 +105,11 @@ impl Programmer {
         &mut self,
         switch: &dyn Datapath,
         desired: impl FnOnce() -> Desired,
-        attachment: &Attachment,
+        (number, name): (PortNo, String),
     ) -> Result<(), ProgramError> {
-        let number = PortNo(attachment.port);
         self.failed.remove(&number);
         let change = Update { delete_ports: vec![number], ..Update::default() };
-        self.change(switch, desired, change, (number, attachment.port_name()))
+        self.change(switch, desired, change, (number, name))
     }
 
     /// Sends a change of one port, or everything where the switch needs that; fails if that port fails.
@@ -152,7 +151,7 @@ impl Programmer {
         let networks = desired.networks().map(|known| network(known, desired)).collect();
         let ports = desired
             .plugged()
-            .filter_map(|attachment| Some(port(attachment, desired.network(&attachment.network)?)));
+            .filter_map(|attachment| port(attachment, desired.network(&attachment.network)?));
         let update = Update {
             to_version: at_least.max(self.version) + 1,
             put_networks: networks,
@@ -206,12 +205,12 @@ fn gateway_mac(network: u32) -> MacAddr {
     MacAddr([0x02, 0x4d, 0x52, high, middle, low])
 }
 
-/// The port of an attachment.
-pub(crate) fn port(attachment: &Attachment, known: &Known) -> Port {
+/// The port of an attachment, if it has one.
+pub(crate) fn port(attachment: &Attachment, known: &Known) -> Option<Port> {
     let spec = known.network.spec();
-    Port {
+    Some(Port {
         spec: PortSpec {
-            number: PortNo(attachment.port),
+            number: PortNo(attachment.port?),
             name: attachment.port_name(),
             network: NetworkNo(known.number),
             vlan: VlanMode::Access(spec.vlan.and_then(VlanId::new)),
@@ -223,7 +222,7 @@ pub(crate) fn port(attachment: &Attachment, known: &Known) -> Port {
             mtu_bytes: attachment.mtu_bytes,
         },
         device: device(attachment, known),
-    }
+    })
 }
 
 fn device(attachment: &Attachment, known: &Known) -> Device {

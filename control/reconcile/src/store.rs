@@ -9,8 +9,10 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use model::{AttachmentId, NetworkName, NetworkSpec};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use model::{AttachmentId, NetworkName, NetworkSpec, PortKind};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::record::Attachment;
@@ -22,7 +24,7 @@ const CURSORS: TableDefinition<'_, &str, &str> = TableDefinition::new("cursors")
 
 /// The shape of the tables; grows with each change that an older agent could not read. The file has that of what is in it: a
 /// node that uses nothing new can go back to an older Millrace.
-const SCHEMA: u64 = 2;
+const SCHEMA: u64 = 3;
 /// The first shape.
 const FIRST_SCHEMA: u64 = 1;
 
@@ -293,10 +295,7 @@ fn write(database: &Database, ops: &[Op]) -> Result<(), redb::Error> {
             match op {
                 Op::PutAttachment(attachment) => {
                     attachments.insert(key(&attachment.id).as_str(), encode(attachment)?.as_slice())?;
-                    // Kinds that schema 1 does not know.
-                    if attachment.kind.is_vdpa() {
-                        write.open_table(META)?.insert("schema", SCHEMA)?;
-                    }
+                    raise_schema(&write, schema_of(attachment.kind))?;
                 }
                 Op::DeleteAttachment(id) => {
                     attachments.remove(key(id).as_str())?;
@@ -317,6 +316,24 @@ fn write(database: &Database, ops: &[Op]) -> Result<(), redb::Error> {
         }
     }
     write.commit()?;
+    Ok(())
+}
+
+/// The first schema that knows attachments of this kind.
+fn schema_of(kind: PortKind) -> u64 {
+    match kind {
+        PortKind::Tap | PortKind::VhostUser => FIRST_SCHEMA,
+        PortKind::Vduse | PortKind::VdpaVhost => 2,
+        PortKind::Sriov | PortKind::Vdpa => 3,
+    }
+}
+
+fn raise_schema(write: &WriteTransaction, schema: u64) -> Result<(), redb::Error> {
+    let mut meta = write.open_table(META)?;
+    let now = meta.get("schema")?.map_or(FIRST_SCHEMA, |now| now.value());
+    if now < schema {
+        meta.insert("schema", schema)?;
+    }
     Ok(())
 }
 

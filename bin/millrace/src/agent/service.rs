@@ -106,7 +106,9 @@ fn network(known: &Known, desired: &Desired) -> proto::Network {
 
 fn attachment(attachment: &Attachment) -> proto::Attachment {
     let text = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
-    let vdpa = attachment.vdpa.as_ref();
+    let (vdpa, card) = (attachment.vdpa.as_ref(), attachment.card.as_ref());
+    let vhost_vdpa = vdpa.and_then(|place| place.path.as_ref());
+    let driver = card.and_then(|card| card.driver);
     proto::Attachment {
         container_id: attachment.id.container.to_string(),
         interface: attachment.id.interface.to_string(),
@@ -117,11 +119,13 @@ fn attachment(attachment: &Attachment) -> proto::Attachment {
         addresses: attachment.addresses.iter().map(|address| address.net.to_string()).collect(),
         netns: attachment.netns.display().to_string(),
         socket_path: text(attachment.vhost.as_ref().and_then(|files| files.socket.as_ref())),
-        port: attachment.port.into(),
+        port: attachment.port.unwrap_or_default().into(),
         port_name: attachment.port_name(),
         pod: attachment.pod.as_ref().map(ToString::to_string).unwrap_or_default(),
         port_kind_reason: attachment.kind_reason.clone(),
         vdpa_device: vdpa.map(|place| place.device.clone()).unwrap_or_default(),
-        device_path: text(vdpa.and_then(|place| place.path.as_ref())),
+        device_path: text(vhost_vdpa.or(card.and_then(|card| card.group.as_ref()))),
+        pci_address: card.map(|card| card.function.to_string()).unwrap_or_default(),
+        device_driver: driver.map(|driver| driver.to_string()).unwrap_or_default(),
     }
 }
