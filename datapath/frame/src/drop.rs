@@ -53,13 +53,19 @@ pub enum DropReason {
     TtlExpired,
     /// It is for the gateway itself, which offers no such service.
     ForGateway,
+    /// It does not fit the state of its connection, or is of none and may not open one.
+    OutOfState,
+    /// Its port, its zone or the switch has as many connections as it may.
+    ConnectionLimit,
+    /// Its source is to be translated, and no port is free for it.
+    NoNatPort,
     /// Dropped on purpose by an injected fault (tests only).
     Fault,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [DropReason; 25] = [
+    pub const ALL: [DropReason; 28] = [
         Self::Truncated,
         Self::Malformed,
         Self::BadSourceMac,
@@ -84,6 +90,9 @@ impl DropReason {
         Self::NoNeighbor,
         Self::TtlExpired,
         Self::ForGateway,
+        Self::OutOfState,
+        Self::ConnectionLimit,
+        Self::NoNatPort,
         Self::Fault,
     ];
 
@@ -114,6 +123,9 @@ impl DropReason {
             Self::NoNeighbor => "no_neighbor",
             Self::TtlExpired => "ttl_expired",
             Self::ForGateway => "for_gateway",
+            Self::OutOfState => "out_of_state",
+            Self::ConnectionLimit => "connection_limit",
+            Self::NoNatPort => "no_nat_port",
             Self::Fault => "fault",
         }
     }
@@ -145,6 +157,9 @@ impl DropReason {
             Self::NoNeighbor => "its destination's subnet is here, but no port has the address",
             Self::TtlExpired => "it has passed as many routers as it may",
             Self::ForGateway => "it is for the gateway itself, which offers no such service",
+            Self::OutOfState => "it does not fit the state of its connection, and opens none",
+            Self::ConnectionLimit => "its port, its zone or the switch has as many connections as it may",
+            Self::NoNatPort => "its source is to be translated, and no port is free for it",
             Self::Fault => "a test injected this fault",
         }
     }

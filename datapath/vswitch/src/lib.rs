@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 mod actions;
 mod cache;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the pipeline does not ask it yet"))]
+mod conntrack;
 mod explain;
 mod flows;
 mod gateway;
