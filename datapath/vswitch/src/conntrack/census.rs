@@ -1,7 +1,7 @@
 //! How many connections are there, whose are they, and may there be one more?
 //!
-//! The counts are atomics that workers add to and, over a limit, take back: no lock but that of the list of zones, which
-//! all share but who adds a zone.
+//! The counts are atomics that workers add to and, over a limit, take back: no lock but that of the list of zones,
+//! which all share but who adds a zone.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};

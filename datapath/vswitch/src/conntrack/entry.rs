@@ -3,13 +3,14 @@
 //! Theory of operation. An entry is two parts: [`Hot`], one cache line, all that a packet of an established connection
 //! reads and writes; and [`Cold`], its names and chains, which only look-ups and translations need. Both are atomics.
 //!
-//! A *generation* counts the uses of an entry: odd while it is used. It stands in one word with the state, so that no state
-//! is ever written into an entry that has become another connection's. Who reads asks for the generation before and
-//! after: what lies between is of one connection. That is right because words are stored with `Release` and loaded
+//! A *generation* counts the uses of an entry: odd while it is used. It stands in one word with the state, so that no
+//! state is ever written into an entry that has become another connection's. Who reads asks for the generation before
+//! and after: what lies between is of one connection. That is right because words are stored with `Release` and loaded
 //! with `Acquire`: who sees a word of the next connection sees the end of the last one, too.
 //!
-//! Advancing writes the words that changed, each on condition that nobody else has, and the state at last. Whoever loses
-//! the race looks again; a step that was done in part is done once more, which changes nothing (see `tcp`).
+//! Advancing writes what changed word by word, each on condition that nobody else has changed it. Whoever loses a race
+//! looks again, and does once more what was done in part. Protocols see to it that this comes to the same; the last
+//! word is written after the state, for what must stand until all else is done.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
@@ -20,6 +21,9 @@ use super::tuple::{Direction, Endpoint, Tuple, ZoneNo};
 use crate::program::PortNo;
 use crate::time::Now;
 use wire::IpProtocol;
+
+/// The word that is written last.
+const LAST: usize = WORDS - 1;
 
 /// What packets change.
 #[derive(Debug, Default)]
@@ -88,8 +92,8 @@ impl Hot {
             old == new || cell.compare_exchange(old, new, AcqRel, Relaxed).is_ok()
         };
         let control = |progress: &Progress| u64::from(generation.get()) << 32 | u64::from(progress.control());
-        (0..WORDS).all(|at| change(&self.words[at], before.words[at], after.words[at]))
-            && change(&self.control, control(before), control(after))
+        let word = |at: usize| change(&self.words[at], before.words[at], after.words[at]);
+        (0..LAST).all(word) && change(&self.control, control(before), control(after)) && word(LAST)
     }
 
     #[inline]
@@ -185,5 +189,43 @@ mod tests {
     #[test]
     fn what_a_packet_touches_is_one_cache_line() {
         assert_eq!((size_of::<Hot>(), size_of::<Cold>()), (64, 88));
+    }
+
+    #[test]
+    fn what_is_read_is_of_one_connection() {
+        use crate::conntrack::state::{Class, State};
+        let end = Endpoint { ip: std::net::Ipv6Addr::LOCALHOST, port: 1 };
+        let tuple = Tuple { zone: ZoneNo(1), protocol: IpProtocol::TCP, source: end, destination: end };
+        let record = |number: u64| Record {
+            tuples: [tuple; 2],
+            port: PortNo(1),
+            progress: Progress { words: [number; WORDS], ..Progress::none(Class::Tcp, State::Established) },
+            mark: Mark { cookie: number, verdict: number as u32, epoch: number as u32 },
+        };
+        let hot = Hot::default();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in (0..).take_while(|_| !is_over.load(Relaxed)) {
+                    hot.begin(&record(number), Now { ms: 0 });
+                    hot.end();
+                }
+            });
+            scope.spawn(|| {
+                for _ in 0..1_000_000 {
+                    let Some((progress, mark)) = hot.generation().and_then(|it| hot.read(it)) else {
+                        continue;
+                    };
+                    let number = mark.cookie;
+                    let is_one = (mark.verdict, mark.epoch) == (number as u32, number as u32)
+                        && progress.words == [number; WORDS];
+                    if !is_one {
+                        is_over.store(true, Relaxed);
+                    }
+                    assert!(is_one, "{progress:?} {mark:?}");
+                }
+                is_over.store(true, Relaxed);
+            });
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! To which connection does a packet belong, does it fit it, and what was decided for it?
 //!
-//! Theory of operation. One [`Connections`] serves all workers of a datapath. A packet comes to it in one of three ways:
+//! Theory of operation. One [`Connections`] serves all workers of a datapath. A packet comes to it in one of three
+//! ways:
 //!
 //! ```text
 //! (1) its decision is cached, with a `Handle`   advance             one cache line, no lock, no hash
@@ -8,22 +9,27 @@
 //! (3) there is no connection                    open                two hashes, two shards' locks
 //! ```
 //!
-//! [`Connections::advance`] holds the packet to its protocol's rules (`tcp`, `sctp`, `exchange`) and returns the connection's
-//! [`Mark`]: what policy and services decided when they opened it, and under which program. [`Fault::Gone`] sends the
-//! packet from (1) to (2); nothing that a handle says is ever about another connection than the one it was given for.
+//! [`Connections::advance`] holds the packet to its protocol's rules (`tcp`, `sctp`, `exchange`) and returns the
+//! connection's [`Mark`]: what policy and services decided when they opened it, and under which program.
+//! [`Fault::Gone`] sends the packet from (1) to (2); nothing that a handle says is ever about another connection than
+//! the one it was given for.
 //!
 //! A packet that has no connection may open one. Whoever calls decides first whether it may, and how it is translated
 //! ([`nat::Translation`]); [`Connections::open`] then finds a free source port if one is needed, counts, and inserts.
 //!
+//! What leaves has the tuple that [`Connections::translated`] says: [`rewrite()`] edits the packet's head. An ICMP
+//! error is no packet of the connection that it is about: [`Connections::related`] finds that, and
+//! [`Connections::translate_error`] sets the error back to what its receiver sent.
+//!
 //! **Time.** Each entry holds when it was last used. It is forgotten when it has been idle for its state's timeout: by
 //! [`Connections::sweep`], a clock hand that looks at a bounded number of entries, and by whoever meets it first.
 //!
-//! **Limits.** Of the table, of each zone and of each port that opens ([`census::Quota`]). When the table is nearly full, an
-//! open removes a connection that has not been answered, or is over, if it meets one among [`EVICTION_PROBES`]: a flood displaces
-//! itself and not those who talk.
+//! **Limits.** Of the table, of each zone and of each port that opens ([`census::Quota`]). When the table is nearly
+//! full, an open removes a connection that has not been answered, or is over, if it meets one among
+//! [`EVICTION_PROBES`]: a flood displaces itself and not those who talk.
 //!
-//! **Bounds.** No call allocates but for a [`table::SEGMENT`] of entries when the table grows, and those that list. The work
-//! of each is bounded by its arguments and the constants here; nothing is rehashed, ever.
+//! **Bounds.** No call allocates but for a [`table::SEGMENT`] of entries when the table grows, and those that list. The
+//! work of each is bounded by its arguments and the constants here; nothing is rehashed, ever.
 //!
 //! Limits of what is tracked: fragments behind the first have no ports and are not tracked; helpers for protocols that
 //! announce other connections (FTP, SIP) do not exist.
@@ -34,6 +40,8 @@ mod exchange;
 mod nat;
 mod observe;
 mod progress;
+mod related;
+mod rewrite;
 mod sctp;
 mod state;
 mod sweep;
@@ -50,6 +58,8 @@ pub(crate) use census::{Quota, ZoneCounts};
 pub(crate) use nat::{DestinationNat, PortRange, SourceNat, Translation};
 pub(crate) use observe::{Observed, Sight, Transport};
 pub(crate) use progress::Pickup;
+pub(crate) use related::IcmpError;
+pub(crate) use rewrite::{Layout, rewrite};
 pub(crate) use state::{State, Timeouts};
 pub(crate) use sweep::{Chunk, ConnectionView};
 pub(crate) use table::Handle;
@@ -250,8 +260,8 @@ impl Connections {
         Err(Refusal::NoFreePort)
     }
 
-    /// What a packet of `handle`'s direction is to have when it leaves; `None` if the connection is gone. It is `handle`'s
-    /// own tuple where nothing is translated.
+    /// What a packet of `handle`'s direction is to have when it leaves; `None` if the connection is gone. It is
+    /// `handle`'s own tuple where nothing is translated.
     pub(crate) fn translated(&self, handle: Handle) -> Option<Tuple> {
         Some(self.tuple(handle.turned())?.turned())
     }

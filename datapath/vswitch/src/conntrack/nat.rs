@@ -1,11 +1,11 @@
 //! What do the packets of a connection become, and which source port is free for them?
 //!
 //! A connection has two tuples: what its first packet had, and what a packet back has. Without translation one is the
-//! other turned round. A translation changes the reply tuple, and that is all there is to it: a packet of either direction
-//! leaves with the *other* direction's tuple, turned round.
+//! other turned round. A translation changes the reply tuple, and that is all there is to it: a packet of either
+//! direction leaves with the *other* direction's tuple, turned round.
 //!
-//! The reply tuple must be no other connection's. Where the source is translated, its port is searched: the packet's own
-//! first, so that most keep it, then from a place that the hash chooses, [`MAX_PROBES`] in all.
+//! The reply tuple must be no other connection's. Where the source is translated, its port is searched: the packet's
+//! own first, so that most keep it, then from a place that the hash chooses, [`MAX_PROBES`] in all.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -13,8 +13,8 @@ use wire::IpProtocol;
 
 use super::tuple::{Endpoint, Tuple};
 
-/// Source ports tried before the connection is refused: bounds the work of one packet, and fails one in a thousand times
-/// only where 95 % of the range are taken for one destination.
+/// Source ports tried before the connection is refused: bounds the work of one packet, and fails one in a thousand
+/// times only where 95 % of the range are taken for one destination.
 pub(super) const MAX_PROBES: usize = 128;
 
 /// What a connection's packets are to have instead.

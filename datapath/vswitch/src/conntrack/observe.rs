@@ -3,6 +3,7 @@
 use frame::Gso;
 use wire::{EtherType, IpProtocol, icmpv4, icmpv6, ipv4, ipv6};
 
+use super::rewrite::Layout;
 use super::sctp;
 use super::tcp::Segment;
 use super::tuple::{Endpoint, Tuple, ZoneNo};
@@ -28,7 +29,8 @@ pub(crate) enum Observed {
     Flow(Tuple, Transport),
     /// An ICMP error about a packet of one: see [`super::related`].
     Error,
-    /// Neither: no IP, a fragment without a transport header, neighbour discovery, other ICMP.
+    /// Neither: no IP, a fragment without a transport header, neighbour discovery, other ICMP, IPv4-mapped addresses in
+    /// IPv6.
     Untracked,
 }
 
@@ -53,6 +55,12 @@ impl Sight<'_> {
         let classes = key.get(Field::CLASS);
         if ether_type != EtherType::IPV4 && ether_type != EtherType::IPV6
             || classes & (class::LATER_FRAGMENT | class::HIDDEN | class::NEIGHBOR) != 0
+        {
+            return Observed::Untracked;
+        }
+        // Else they would pass for IPv4's. They are for interfaces to programs, and not for links (RFC 4942 §2.2).
+        let is_mapped = |[high, low]: [Field; 2]| key.get(high) == 0 && key.get(low) >> 32 == 0xffff;
+        if ether_type == EtherType::IPV6 && (is_mapped(Field::SOURCE_IP) || is_mapped(Field::DESTINATION_IP))
         {
             return Observed::Untracked;
         }
@@ -94,7 +102,7 @@ impl Sight<'_> {
         }
     }
 
-    fn tuple(&self, zone: ZoneNo, (source_port, destination_port): (u16, u16)) -> Tuple {
+    pub(super) fn tuple(&self, zone: ZoneNo, (source_port, destination_port): (u16, u16)) -> Tuple {
         let key = &self.packet.key;
         let ip =
             |[high, low]: [Field; 2]| (u128::from(key.get(high)) << 64 | u128::from(key.get(low))).into();
@@ -110,8 +118,23 @@ impl Sight<'_> {
         self.head.get(usize::from(self.packet.transport_at)..)
     }
 
-    /// Bytes behind the transport header, without what a link pads short packets with.
+    /// Where the headers lie, for [`super::rewrite()`].
+    pub(crate) fn layout(&self) -> Layout {
+        let transport_at = usize::from(self.packet.transport_at);
+        Layout {
+            ip_at: self.packet.link_bytes.into(),
+            transport_at: (transport_at > 0).then_some(transport_at),
+            transport_bytes: self.end().saturating_sub(transport_at),
+        }
+    }
+
+    /// Bytes behind the transport header.
     fn payload_bytes(&self) -> usize {
+        self.end().saturating_sub(self.packet.payload_at())
+    }
+
+    /// Where the packet ends: behind it, a link pads short ones.
+    fn end(&self) -> usize {
         let ip_at = usize::from(self.packet.link_bytes);
         let ip = self.head.get(ip_at..).unwrap_or_default();
         let length = |field: std::ops::Range<usize>| match ip.get(field) {
@@ -119,15 +142,13 @@ impl Sight<'_> {
             _ => 0,
         };
         let is_v4 = ip.first().is_some_and(|byte| byte >> 4 == 4);
-        let bytes = if is_v4 { length(ipv4::field::TOTAL_LEN) } else { length(ipv6::field::PAYLOAD_LEN) };
-        let end = match bytes {
+        match if is_v4 { length(ipv4::field::TOTAL_LEN) } else { length(ipv6::field::PAYLOAD_LEN) } {
             _ if self.gso.is_some() => self.frame_bytes,
             // A jumbogram's (RFC 2675 §3).
             0 => self.frame_bytes,
             bytes if is_v4 => ip_at + bytes,
             bytes => ip_at + ipv6::HEADER_BYTES + bytes,
-        };
-        end.saturating_sub(self.packet.payload_at())
+        }
     }
 }
 

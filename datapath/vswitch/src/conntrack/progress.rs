@@ -8,7 +8,7 @@ use super::tcp::Tcp;
 use super::tuple::Direction;
 use crate::time::Now;
 
-/// Words that a protocol has for itself.
+/// Words that a protocol has for itself. The last is written after all else (see [`super::entry`]).
 pub(super) const WORDS: usize = 4;
 
 /// All that changes while a connection lives, but for the time. [`WORDS`] words and 16 bits are the protocol's.

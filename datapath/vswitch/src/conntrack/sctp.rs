@@ -1,8 +1,8 @@
 //! Does a packet fit its SCTP association, and how far does it take it?
 //!
-//! Theory of operation. Each end names, in its INIT or INIT ACK, the *verification tag* that packets to it must carry from
-//! then on (RFC 9260 §8.5); whoever does not see the association cannot guess it. The first chunk that says something about
-//! the association decides; data and the like only have to carry the tag.
+//! Theory of operation. Each end names, in its INIT or INIT ACK, the *verification tag* that packets to it must carry
+//! from then on (RFC 9260 §8.5); whoever does not see the association cannot guess it. The first chunk that says
+//! something about the association decides; data and the like only have to carry the tag.
 //!
 //! ```text
 //! INIT -> CookieWait -> COOKIE ECHO -> CookieEchoed -> COOKIE ACK -> Established
@@ -10,8 +10,8 @@
 //! ABORT -> Closed, from everywhere
 //! ```
 //!
-//! Limits: an association that an end restarts (§5.2.2) is refused until the old one has timed out, and other paths of one
-//! with several addresses are connections of their own, which [`Pickup::Accept`] takes up.
+//! Limits: an association that an end restarts (§5.2.2) is refused until the old one has timed out, and other paths of
+//! one with several addresses are connections of their own, which [`Pickup::Accept`] takes up.
 
 use wire::sctp;
 

@@ -1,5 +1,5 @@
-//! Which connections are there, and which are over? Everything here goes through the entries by their numbers, a bounded
-//! number at a time.
+//! Which connections are there, and which are over? Everything here goes through the entries by their numbers, a
+//! bounded number at a time.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,9 +1,9 @@
 //! Does a segment fit its TCP connection, and how far does it take it?
 //!
-//! Theory of operation. The tracker sees what both ends send, but not when it arrives. It follows the model of Guido van
-//! Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (2001), on which other trackers are built, too. Of each end it
-//! knows ([`Side`]): the *end* of what it has sent, the *limit* that the other end has allowed it, and the largest
-//! *window* it has advertised itself. A segment fits if
+//! Theory of operation. The tracker sees what both ends send, but not when it arrives. It follows the model of Guido
+//! van Rooij, "Real Stateful TCP Packet Filtering in IP Filter" (2001), on which other trackers are built, too. Of each
+//! end it knows ([`Side`]): the *end* of what it has sent, the *limit* that the other end has allowed it, and the
+//! largest *window* it has advertised itself. A segment fits if
 //!
 //! 1. it begins within what the receiver has allowed,
 //! 2. it ends no more than the receiver's window before the end of what was sent: it may be sent once more,
@@ -11,17 +11,18 @@
 //! 4. and nothing that was acknowledged long ago.
 //!
 //! All of these only grow, modulo 2^32. What a segment adds is never taken back, so two workers that follow the two
-//! directions of one connection do not have to agree on an order: an end answers what it has got, and that has passed here.
+//! directions of one connection do not have to agree on an order: an end answers what it has got, and that has passed
+//! here. A step that is done once more changes nothing (see `entry`).
 //!
-//! **States** follow from SYN, SYN-ACK and the ACK of it (RFC 9293 §3.5, with the simultaneous open), and then from which
-//! end has sent a FIN and whether the other has acknowledged it. A RST that fits ends all.
+//! **States** follow from SYN, SYN-ACK and the ACK of it (RFC 9293 §3.5, with the simultaneous open), and then from
+//! which end has sent a FIN and whether the other has acknowledged it. A RST that fits ends all.
 //!
-//! **Restarts.** A SYN in the middle of a connection is passed on: the server, if it still knows the connection, answers
-//! with an acknowledgement that lets the client reset it (RFC 5961 §4); if it does not, its SYN-ACK begins the
+//! **Restarts.** A SYN in the middle of a connection is passed on: the server, if it still knows the connection,
+//! answers with an acknowledgement that lets the client reset it (RFC 5961 §4); if it does not, its SYN-ACK begins the
 //! connection anew. A SYN after the end ([`State::TimeWait`], [`State::Closed`]) is another connection's.
 //!
-//! **Liberal.** Where a window is unknown (picked up in the middle, options that were not seen) segments that do not fit
-//! are passed on, except that they do not close anything.
+//! **Liberal.** Where a window is unknown (picked up in the middle, options that were not seen) segments that do not
+//! fit are passed on, except that they do not close anything.
 
 use wire::tcp::{self, Flags};
 
@@ -78,10 +79,6 @@ struct Side {
     limit: u32,
     /// The largest window that it has advertised. 0: nothing was seen of it.
     window: u32,
-    scale: Scale,
-    has_fin: bool,
-    /// The other end has got its FIN.
-    is_fin_acknowledged: bool,
 }
 
 /// The original direction's latest SYN.
@@ -94,14 +91,18 @@ struct Syn {
     is_restart: bool,
 }
 
+/// What is so or not, as it is kept in a [`Progress`]: six bits of each side, by direction, and one of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Bits(u16);
+
 /// A connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tcp {
     state: State,
+    bits: Bits,
     syn: Syn,
     /// By direction of what they send.
     sides: [Side; 2],
-    is_liberal: bool,
 }
 
 impl Segment {
@@ -132,15 +133,18 @@ impl Segment {
     }
 
     /// One past the last sequence number that it takes.
+    #[inline]
     fn end(&self) -> u32 {
         let flags = u32::from(self.flags.contains(Flags::SYN)) + u32::from(self.flags.contains(Flags::FIN));
         self.sequence.wrapping_add(self.payload_bytes).wrapping_add(flags)
     }
 
+    #[inline]
     fn has_ack(&self) -> bool {
         self.flags.contains(Flags::ACK)
     }
 
+    #[inline]
     fn kind(&self) -> Option<Kind> {
         let has = |flags| self.flags.contains(flags);
         match (has(Flags::SYN), has(Flags::FIN), has(Flags::RST), has(Flags::ACK)) {
@@ -176,36 +180,21 @@ fn is_after(a: u32, b: u32) -> bool {
 }
 
 impl Side {
-    const UNSEEN: Self = Self {
-        end: 0,
-        limit: 0,
-        window: 0,
-        scale: Scale::Absent,
-        has_fin: false,
-        is_fin_acknowledged: false,
-    };
+    const UNSEEN: Self = Self { end: 0, limit: 0, window: 0 };
 
     /// That of whoever sent this SYN or SYN-ACK.
     fn of_syn(segment: &Segment) -> Self {
         let end = segment.end();
         // A window of 0 would mean that nothing was seen.
-        let window = u32::from(segment.window).max(1);
-        Self { end, limit: end, window, scale: segment.scale, ..Self::UNSEEN }
+        Self { end, limit: end, window: u32::from(segment.window).max(1) }
     }
 
     fn is_seen(&self) -> bool {
         self.window > 0
     }
 
-    /// The window that `segment` advertises: those of SYNs are never scaled (RFC 7323 §2.2).
-    fn advertised(&self, segment: &Segment) -> u32 {
-        match self.scale {
-            Scale::Shift(shift) if !segment.flags.contains(Flags::SYN) => u32::from(segment.window) << shift,
-            _ => segment.window.into(),
-        }
-    }
-
     /// The other end allows it to send up to here.
+    #[inline]
     fn allow(&mut self, limit: u32) {
         if is_after(limit, self.limit) {
             self.limit = limit;
@@ -213,26 +202,85 @@ impl Side {
     }
 }
 
+impl Bits {
+    const SIDE: u32 = 6;
+    /// The shift of its windows; this for none.
+    const NO_SHIFT: u16 = 15;
+    /// It has sent a FIN.
+    const FIN: u16 = 1 << 4;
+    /// The other end has got it.
+    const FIN_ACKNOWLEDGED: u16 = 1 << 5;
+    /// Segments that do not fit are passed on.
+    const LIBERAL: u16 = 1 << 12;
+
+    #[inline]
+    fn has(self, bits: u16) -> bool {
+        self.0 & bits != 0
+    }
+
+    #[inline]
+    fn of(self, side: Direction, bits: u16) -> bool {
+        self.has(bits << (Self::SIDE * side as u32))
+    }
+
+    #[inline]
+    fn set(&mut self, side: Direction, bits: u16) {
+        self.0 |= bits << (Self::SIDE * side as u32);
+    }
+
+    #[inline]
+    fn shift(self, side: Direction) -> u16 {
+        self.0 >> (Self::SIDE * side as u32) & Self::NO_SHIFT
+    }
+
+    fn set_shift(&mut self, side: Direction, shift: u16) {
+        let at = Self::SIDE * side as u32;
+        self.0 = self.0 & !(Self::NO_SHIFT << at) | shift << at;
+    }
+
+    /// What a SYN says of its sender's windows.
+    fn set_scale(&mut self, side: Direction, scale: Scale) {
+        self.set_shift(side, scale.nibble());
+        if scale == Scale::Unknown {
+            self.0 |= Self::LIBERAL;
+        }
+    }
+}
+
+impl Scale {
+    /// In four bits: shifts go to 14.
+    fn nibble(self) -> u16 {
+        match self {
+            Self::Shift(shift) => shift.min(MAX_SHIFT).into(),
+            Self::Absent | Self::Unknown => Bits::NO_SHIFT,
+        }
+    }
+
+    fn from_nibble(nibble: u16) -> Self {
+        match nibble & Bits::NO_SHIFT {
+            Bits::NO_SHIFT => Self::Absent,
+            shift => Self::Shift(shift as u8),
+        }
+    }
+}
+
 impl Tcp {
     /// The connection that `segment` begins.
     pub(super) fn begin(segment: &Segment, pickup: Pickup) -> Option<Self> {
-        let syn = Syn {
-            sequence: segment.sequence,
-            window: segment.window,
-            scale: segment.scale,
-            is_restart: false,
-        };
+        let Segment { sequence, window, scale, .. } = *segment;
+        let syn = Syn { sequence, window, scale, is_restart: false };
         match segment.kind()? {
-            Kind::Syn => Some(Self {
-                state: State::SynSent,
-                syn,
-                sides: [Side::of_syn(segment), Side::UNSEEN],
-                is_liberal: false,
-            }),
+            Kind::Syn => {
+                let sides = [Side::of_syn(segment), Side::UNSEEN];
+                let mut tcp = Self { state: State::SynSent, bits: Bits::default(), syn, sides };
+                tcp.bits.set_scale(Direction::Original, scale);
+                Some(tcp)
+            }
             Kind::Ack | Kind::Fin if pickup == Pickup::Accept => {
-                let at = |end| Side { end, limit: end, ..Side::UNSEEN };
+                let at = |end| Side { end, limit: end, window: 0 };
                 let sides = [at(segment.end()), at(segment.acknowledgement)];
-                let mut tcp = Self { state: State::Established, syn, sides, is_liberal: true };
+                let mut tcp = Self { state: State::Established, bits: Bits(Bits::LIBERAL), syn, sides };
+                Direction::BOTH.into_iter().for_each(|side| tcp.bits.set_shift(side, Bits::NO_SHIFT));
                 tcp.take(Direction::Original, segment);
                 tcp.close();
                 Some(tcp)
@@ -242,15 +290,14 @@ impl Tcp {
     }
 
     /// The connection after `segment`, sent in direction `from`.
+    #[inline]
     pub(super) fn step(mut self, from: Direction, segment: &Segment) -> Step {
-        let step = match segment.kind() {
-            Some(Kind::Syn) => self.syn(from, segment),
-            Some(Kind::SynAck) => self.syn_ack(from, segment),
-            Some(Kind::Rst) => self.reset(from, segment),
+        let fit = match segment.kind() {
             Some(Kind::Ack | Kind::Fin) => self.data(from, segment),
+            Some(kind) => self.control(from, segment, kind),
             None => Fit::Invalid,
         };
-        match step {
+        match fit {
             Fit::Accept => Step::Accept(self.pack()),
             Fit::Pass => Step::Pass,
             Fit::Invalid => Step::Invalid,
@@ -258,20 +305,28 @@ impl Tcp {
         }
     }
 
+    #[inline(never)]
+    fn control(&mut self, from: Direction, segment: &Segment, kind: Kind) -> Fit {
+        match kind {
+            Kind::Syn => self.syn(from, segment),
+            Kind::SynAck => self.syn_ack(from, segment),
+            Kind::Rst => self.reset(from, segment),
+            Kind::Ack | Kind::Fin => self.data(from, segment),
+        }
+    }
+
     fn syn(&mut self, from: Direction, segment: &Segment) -> Fit {
         match (self.state, from) {
             (State::TimeWait | State::Closed, _) => Fit::Over,
-            (State::SynSent | State::SimultaneousOpen, Direction::Original) => {
-                self.remember(segment);
-                self.syn.is_restart = false;
-                self.sides[0] = Side::of_syn(segment);
+            (State::SynSent | State::SimultaneousOpen, _) => {
+                if from == Direction::Original {
+                    self.remember(segment);
+                } else {
+                    self.state = State::SimultaneousOpen;
+                }
+                self.sides[from.index()] = Side::of_syn(segment);
+                self.bits.set_scale(from, segment.scale);
                 self.agree();
-                Fit::Accept
-            }
-            (State::SynSent | State::SimultaneousOpen, Direction::Reply) => {
-                self.sides[1] = Side::of_syn(segment);
-                self.agree();
-                self.state = State::SimultaneousOpen;
                 Fit::Accept
             }
             // The first one, once more; or one that says too little to begin with.
@@ -282,6 +337,7 @@ impl Tcp {
             }
             (_, Direction::Original) => {
                 self.remember(segment);
+                self.syn.is_restart = true;
                 Fit::Accept
             }
             (_, Direction::Reply) => Fit::Invalid,
@@ -290,26 +346,27 @@ impl Tcp {
 
     fn remember(&mut self, segment: &Segment) {
         let Segment { sequence, window, scale, .. } = *segment;
-        self.syn = Syn { sequence, window, scale, is_restart: true };
+        self.syn = Syn { sequence, window, scale, is_restart: false };
     }
 
     fn syn_ack(&mut self, from: Direction, segment: &Segment) -> Fit {
         let first = self.syn.sequence.wrapping_add(1);
+        let is_restart = self.syn.is_restart;
         match (self.state, from) {
             (State::SynSent, Direction::Reply) if self.acknowledges_syn(segment) => self.answer(segment),
             // The server has forgotten its first answer.
             (State::SynReceived, Direction::Reply)
-                if !self.syn.is_restart && self.acknowledges_syn(segment) && !self.fits(from, segment) =>
+                if !is_restart && self.acknowledges_syn(segment) && !self.fits(from, segment) =>
             {
                 self.answer(segment)
             }
             (State::SynSent, _) => Fit::Invalid,
-            (_, Direction::Reply) if self.syn.is_restart && segment.acknowledgement == first => {
-                let Syn { window, scale, .. } = self.syn;
-                let window = u32::from(window).max(1);
-                self.sides[0] = Side { end: first, limit: first, window, scale, ..Side::UNSEEN };
+            (_, Direction::Reply) if is_restart && segment.acknowledgement == first => {
                 self.syn.is_restart = false;
-                self.is_liberal = false;
+                self.bits = Bits::default();
+                self.bits.set_scale(Direction::Original, self.syn.scale);
+                let window = u32::from(self.syn.window).max(1);
+                self.sides[0] = Side { end: first, limit: first, window };
                 self.answer(segment)
             }
             (State::SimultaneousOpen, _) => self.take_if_it_fits(from, segment, State::SynReceived),
@@ -323,13 +380,14 @@ impl Tcp {
     /// The server answers: from here on both sides are known.
     fn answer(&mut self, segment: &Segment) -> Fit {
         self.sides[1] = Side::of_syn(segment);
+        self.bits.set_scale(Direction::Reply, segment.scale);
         self.agree();
         self.state = State::SynReceived;
         Fit::Accept
     }
 
-    /// Both SYNs are known: each says how much the other end may send, and windows are scaled if both offer to (RFC 7323
-    /// §2.2).
+    /// Both SYNs are known: each says how much the other end may send, and windows are scaled if both offer to (RFC
+    /// 7323 §2.2).
     fn agree(&mut self) {
         let [client, server] = &mut self.sides;
         if !server.is_seen() {
@@ -337,10 +395,8 @@ impl Tcp {
         }
         client.allow(client.end.wrapping_add(server.window));
         server.allow(server.end.wrapping_add(client.window));
-        match (client.scale, server.scale) {
-            (Scale::Shift(_), Scale::Shift(_)) => {}
-            (Scale::Unknown, _) | (_, Scale::Unknown) => self.is_liberal = true,
-            _ => (client.scale, server.scale) = (Scale::Absent, Scale::Absent),
+        if Direction::BOTH.iter().any(|side| self.bits.shift(*side) == Bits::NO_SHIFT) {
+            Direction::BOTH.into_iter().for_each(|side| self.bits.set_shift(side, Bits::NO_SHIFT));
         }
     }
 
@@ -350,6 +406,7 @@ impl Tcp {
         segment.has_ack() && is_after(ack, self.syn.sequence) && !is_after(ack, self.sides[0].end)
     }
 
+    #[inline]
     fn data(&mut self, from: Direction, segment: &Segment) -> Fit {
         match (self.state, from) {
             // The server remembers another connection, and says so: the client will reset that (RFC 9293 §3.5.1).
@@ -362,8 +419,9 @@ impl Tcp {
         }
     }
 
+    #[inline]
     fn take_if_it_fits(&mut self, from: Direction, segment: &Segment, state: State) -> Fit {
-        if !self.is_liberal && !self.fits(from, segment) {
+        if !self.fits(from, segment) && !self.bits.has(Bits::LIBERAL) {
             return Fit::Invalid;
         }
         self.state = state;
@@ -373,6 +431,7 @@ impl Tcp {
     }
 
     /// The four conditions at the head of this file.
+    #[inline]
     fn fits(&self, from: Direction, segment: &Segment) -> bool {
         let (sender, receiver) = (&self.sides[from.index()], &self.sides[from.other().index()]);
         // A RST with an acknowledgement of 0 is some old stacks'.
@@ -387,39 +446,60 @@ impl Tcp {
     }
 
     /// Notes what `segment` says of both sides.
+    #[inline]
     fn take(&mut self, from: Direction, segment: &Segment) {
-        let [client, server] = &mut self.sides;
-        let (sender, receiver) = match from {
-            Direction::Original => (client, server),
-            Direction::Reply => (server, client),
-        };
+        let advertised = self.advertised(from, segment);
+        let [sender, receiver] = self.ends(from);
         let (end, ack) = (segment.end(), segment.acknowledgement);
-        let advertised = sender.advertised(segment);
         sender.window = sender.window.max(advertised).max(1);
         if is_after(end, sender.end) {
             sender.end = end;
         }
-        sender.has_fin |= segment.flags.contains(Flags::FIN);
         if segment.has_ack() {
             // A window of 0 may be probed with one byte (RFC 9293 §3.8.6.1).
             receiver.allow(ack.wrapping_add(advertised.max(1)));
-            receiver.is_fin_acknowledged |= receiver.has_fin && !is_after(receiver.end, ack);
+            let is_all = !is_after(receiver.end, ack);
+            if is_all && self.bits.of(from.other(), Bits::FIN) {
+                self.bits.set(from.other(), Bits::FIN_ACKNOWLEDGED);
+            }
+        }
+        if segment.flags.contains(Flags::FIN) {
+            self.bits.set(from, Bits::FIN);
+        }
+    }
+
+    /// The window that `segment` advertises: those of SYNs are never scaled (RFC 7323 §2.2).
+    #[inline]
+    fn advertised(&self, from: Direction, segment: &Segment) -> u32 {
+        match self.bits.shift(from) {
+            shift if shift < Bits::NO_SHIFT && !segment.flags.contains(Flags::SYN) => {
+                u32::from(segment.window) << shift
+            }
+            _ => segment.window.into(),
+        }
+    }
+
+    /// Who sends, and who receives.
+    #[inline]
+    fn ends(&mut self, from: Direction) -> [&mut Side; 2] {
+        let [client, server] = &mut self.sides;
+        match from {
+            Direction::Original => [client, server],
+            Direction::Reply => [server, client],
         }
     }
 
     /// The state that the FINs so far make.
+    #[inline]
     fn close(&mut self) {
-        if self.state == State::Closed {
-            return;
-        }
-        let [client, server] = &self.sides;
-        let acknowledged = [client, server].into_iter().filter(|side| side.is_fin_acknowledged).count();
-        self.state = match (client.has_fin, server.has_fin) {
-            (false, false) => self.state,
-            (true, true) if acknowledged == 2 => State::TimeWait,
-            (true, true) => State::LastAck,
-            _ if acknowledged == 1 => State::CloseWait,
-            _ => State::FinWait,
+        let count = |bits| Direction::BOTH.into_iter().filter(|side| self.bits.of(*side, bits)).count();
+        self.state = match (count(Bits::FIN), count(Bits::FIN_ACKNOWLEDGED)) {
+            _ if self.state == State::Closed => State::Closed,
+            (0, _) => self.state,
+            (1, 0) => State::FinWait,
+            (1, _) => State::CloseWait,
+            (_, 2) => State::TimeWait,
+            _ => State::LastAck,
         };
     }
 
@@ -440,7 +520,7 @@ impl Tcp {
                 Fit::Accept
             }
             // Perhaps it ends a connection that only the server remembers.
-            false if is_aside || self.is_liberal => Fit::Pass,
+            false if is_aside || self.bits.has(Bits::LIBERAL) => Fit::Pass,
             false => Fit::Invalid,
         }
     }
@@ -455,87 +535,38 @@ enum Fit {
     Over,
 }
 
-/// Where things lie in the bits of a [`Progress`].
-mod bit {
-    pub(super) const SIDE_BITS: u32 = 6;
-    pub(super) const HAS_FIN: u16 = 1 << 4;
-    pub(super) const IS_FIN_ACKNOWLEDGED: u16 = 1 << 5;
-    pub(super) const IS_LIBERAL: u16 = 1 << 12;
-    pub(super) const IS_RESTART: u16 = 1 << 13;
-}
-
-impl Scale {
-    /// In four bits: shifts go to 14. That options were not seen is kept as [`bit::IS_LIBERAL`].
-    fn nibble(self) -> u16 {
-        match self {
-            Self::Shift(shift) => shift.min(MAX_SHIFT).into(),
-            Self::Absent | Self::Unknown => 15,
-        }
-    }
-
-    fn from_nibble(nibble: u16) -> Self {
-        match nibble & 15 {
-            15 => Self::Absent,
-            shift => Self::Shift(shift as u8),
-        }
-    }
-}
-
-impl Side {
-    fn bits(&self) -> u16 {
-        self.scale.nibble()
-            | if self.has_fin { bit::HAS_FIN } else { 0 }
-            | if self.is_fin_acknowledged { bit::IS_FIN_ACKNOWLEDGED } else { 0 }
-    }
-
-    fn unpack(word: u64, window: u32, bits: u16) -> Self {
-        Self {
-            end: (word >> 32) as u32,
-            limit: word as u32,
-            window,
-            scale: Scale::from_nibble(bits),
-            has_fin: bits & bit::HAS_FIN != 0,
-            is_fin_acknowledged: bits & bit::IS_FIN_ACKNOWLEDGED != 0,
-        }
-    }
-}
-
 impl Tcp {
+    #[inline]
     pub(super) fn pack(self) -> Progress {
         let [client, server] = &self.sides;
         let word = |side: &Side| u64::from(side.end) << 32 | u64::from(side.limit);
         let syn = u64::from(self.syn.sequence) << 32
             | u64::from(self.syn.window) << 16
+            | u64::from(self.syn.is_restart) << 4
             | u64::from(self.syn.scale.nibble());
-        let is_unknown = [client.scale, server.scale, self.syn.scale].contains(&Scale::Unknown);
-        let mut bits = client.bits() | server.bits() << bit::SIDE_BITS;
-        if self.is_liberal || is_unknown {
-            bits |= bit::IS_LIBERAL;
-        }
-        if self.syn.is_restart {
-            bits |= bit::IS_RESTART;
-        }
         let windows = u64::from(client.window) << 32 | u64::from(server.window);
         let words = [word(client), word(server), windows, syn];
-        Progress { bits, words, ..Progress::none(Class::Tcp, self.state) }
+        Progress { bits: self.bits.0, words, ..Progress::none(Class::Tcp, self.state) }
     }
 
+    #[inline]
     pub(super) fn unpack(progress: &Progress) -> Self {
         let [client, server, windows, syn] = progress.words;
-        let bits = progress.bits;
+        let side = |word: u64, window: u64| Side {
+            end: (word >> 32) as u32,
+            limit: word as u32,
+            window: window as u32,
+        };
         Self {
             state: progress.state,
+            bits: Bits(progress.bits),
             syn: Syn {
                 sequence: (syn >> 32) as u32,
                 window: (syn >> 16) as u16,
                 scale: Scale::from_nibble(syn as u16),
-                is_restart: bits & bit::IS_RESTART != 0,
+                is_restart: syn >> 4 & 1 == 1,
             },
-            sides: [
-                Side::unpack(client, (windows >> 32) as u32, bits),
-                Side::unpack(server, windows as u32, bits >> bit::SIDE_BITS),
-            ],
-            is_liberal: bits & bit::IS_LIBERAL != 0,
+            sides: [side(client, windows >> 32), side(server, windows)],
         }
     }
 }

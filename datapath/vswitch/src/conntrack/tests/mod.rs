@@ -5,6 +5,7 @@ mod conversation;
 mod limits;
 mod model;
 mod packets;
+mod translated;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -130,6 +130,9 @@ fn errors_are_told_from_flows_and_the_rest_is_nobodys() {
     assert_eq!(observe_whole(&build::neighbor_advert(v6()), None), Observed::Untracked);
     let arp = build::arp_request(v4().source_mac, [10, 0, 0, 1].into(), [10, 0, 0, 2].into());
     assert_eq!(observe_whole(&arp, None), Observed::Untracked);
+    let mapped = std::net::Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped();
+    let disguised = build::udp(Path { source: mapped.into(), ..v6() }, (1, 2), b"x");
+    assert_eq!(observe_whole(&disguised, None), Observed::Untracked);
     let mut fragment = build::udp(v4(), (1, 2), &[0; 64]);
     fragment[21] = 1;
     assert_eq!(observe_whole(&fragment, None), Observed::Untracked);
