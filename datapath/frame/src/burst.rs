@@ -271,6 +271,9 @@ impl Burst {
         if let Some(gso) = &mut meta.offload.gso {
             gso.headers_bytes = gso.headers_bytes.saturating_add(bytes as u16);
         }
+        if meta.offload.outer_bytes > 0 {
+            meta.offload.outer_bytes = meta.offload.outer_bytes.saturating_add(bytes as u16);
+        }
         Some(self.head_mut(index))
     }
 
@@ -289,7 +292,52 @@ impl Burst {
         if let Some(gso) = &mut meta.offload.gso {
             gso.headers_bytes = gso.headers_bytes.saturating_sub(bytes as u16);
         }
+        meta.offload.outer_bytes = meta.offload.outer_bytes.saturating_sub(bytes as u16);
         Some(self.head_mut(index))
+    }
+
+    /// Puts frame `index` behind the headers `outer` of a tunnel. False, and the frame unchanged, if the headroom does not
+    /// hold them, or the frame is in a tunnel.
+    pub fn encapsulate(&mut self, index: usize, outer: &[u8]) -> bool {
+        if self.meta[index].offload.outer_bytes > 0 {
+            return false;
+        }
+        let Some(head) = self.grow_front(index, outer.len()) else { return false };
+        head[..outer.len()].copy_from_slice(outer);
+        self.meta[index].offload.outer_bytes = outer.len() as u16;
+        true
+    }
+
+    /// Fills the head of frame `index` up from its body: what is behind the headers of a tunnel is to be classified by as
+    /// many bytes as other frames. The head has its whole headroom again.
+    pub fn refill(&mut self, index: usize) {
+        let meta = &mut self.meta[index];
+        let room = &mut self.heads[index].0;
+        let (start, len) = (meta.head_start as usize, meta.head_len as usize);
+        if len >= HEAD_BYTES {
+            return;
+        }
+        room.copy_within(start..start + len, HEADROOM_BYTES);
+        meta.head_start = HEADROOM_BYTES as u16;
+        let mut missing = (HEAD_BYTES - len).min(meta.body_len as usize);
+        let runs = match &mut meta.body {
+            Body::Run(run) => std::slice::from_mut(run),
+            Body::Scattered { first, count } => {
+                &mut self.segments[*first as usize..(*first + *count) as usize]
+            }
+        };
+        for run in runs {
+            let take = missing.min(run.len);
+            let end = HEADROOM_BYTES + meta.head_len as usize;
+            // SAFETY: `end + take <= HEADROOM_BYTES + HEAD_BYTES`, and the run has `take` readable bytes (`Segment::new`).
+            unsafe {
+                std::ptr::copy_nonoverlapping(run.base, room.as_mut_ptr().add(end), take);
+                *run = Segment::new(run.base.add(take), run.len - take);
+            }
+            meta.head_len += take as u16;
+            meta.body_len -= take as u32;
+            missing -= take;
+        }
     }
 
     /// Makes frame `index` consist of `bytes` alone, with nothing left to the next hop: an answer in the place of a question.
@@ -319,6 +367,7 @@ impl Burst {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Gso, GsoKind};
     use proptest::prelude::*;
 
     fn push_bytes(burst: &mut Burst, bytes: &[u8]) -> Result<(), PushError> {
@@ -372,6 +421,43 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_frame_out_of_a_tunnel_has_a_full_head_and_the_same_bytes(
+            bytes in prop::collection::vec(any::<u8>(), 71..1000), cuts in prop::collection::vec(0usize..400, 0..12),
+            outer in 1usize..70
+        ) {
+            let mut burst = Burst::new();
+            push_cut(&mut burst, &bytes, &cuts).unwrap();
+            burst.shrink_front(0, outer);
+            burst.refill(0);
+            prop_assert_eq!(burst.gather(0).to_vec(), &bytes[outer..]);
+            prop_assert_eq!(burst.head(0).len(), HEAD_BYTES.min(bytes.len() - outer));
+            prop_assert_eq!(burst.frame_len(0), bytes.len() - outer);
+        }
+    }
+
+    #[test]
+    fn a_tunnel_around_a_frame_comes_off_again() {
+        let mut burst = Burst::new();
+        let gso = Gso { kind: GsoKind::TcpV4, size: 1000, ecn: false, headers_bytes: 54 };
+        let offload = Offload {
+            checksum: Checksum::Partial { start: 34, offset: 16 },
+            gso: Some(gso),
+            ..Offload::NONE
+        };
+        burst.push_owned(vec![7; 3000], offload).unwrap();
+        assert!(burst.encapsulate(0, &[9; 50]));
+        assert!(!burst.encapsulate(0, &[9; 50]), "one tunnel at a time");
+        let inside = burst.offload(0);
+        assert_eq!((inside.outer_bytes, burst.frame_len(0)), (50, 3050));
+        assert_eq!(inside.checksum, Checksum::Partial { start: 84, offset: 16 });
+        assert_eq!(burst.head(0)[..51], *[&[9; 50][..], &[7]].concat());
+        burst.shrink_front(0, 50);
+        assert_eq!((burst.offload(0), burst.gather(0).to_vec()), (offload, vec![7; 3000]));
+        assert!(!burst.encapsulate(0, &[9; HEADROOM_BYTES + 1]), "more than there is room for");
+    }
+
     #[test]
     fn a_full_burst_refuses_and_stays_whole() {
         let mut burst = Burst::new();
@@ -401,7 +487,10 @@ mod tests {
         let mut burst = Burst::new();
         let bytes = [1u8; 1500];
         push_bytes(&mut burst, &bytes).unwrap();
-        burst.set_offload(0, Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso: None });
+        burst.set_offload(
+            0,
+            Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, ..Offload::NONE },
+        );
         burst.grow_front(0, 4).unwrap();
         assert!(burst.replace(0, &[7; HEAD_BYTES]));
         assert_eq!((burst.gather(0).to_vec(), burst.offload(0)), (vec![7; HEAD_BYTES], Offload::NONE));
@@ -417,7 +506,7 @@ mod tests {
         let bytes = [1u8; 60];
         push_bytes(&mut burst, &bytes).unwrap();
         let partial = |start| Checksum::Partial { start, offset: 16 };
-        burst.set_offload(0, Offload { checksum: partial(34), gso: None });
+        burst.set_offload(0, Offload { checksum: partial(34), ..Offload::NONE });
         assert_eq!(burst.grow_front(0, 4).unwrap().len(), 64);
         assert_eq!(burst.offload(0).checksum, partial(38));
         assert_eq!(burst.shrink_front(0, 4).unwrap(), bytes);

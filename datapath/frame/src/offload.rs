@@ -53,11 +53,14 @@ pub struct Offload {
     pub checksum: Checksum,
     /// Set for a frame that is to be segmented.
     pub gso: Option<Gso>,
+    /// Bytes of the headers of a tunnel in front of the frame that all this is about; 0 if it is in none. Offsets count
+    /// from the tunnel's first byte.
+    pub outer_bytes: u16,
 }
 
 impl Offload {
     /// Nothing was left to do.
-    pub const NONE: Offload = Offload { checksum: Checksum::Complete, gso: None };
+    pub const NONE: Offload = Offload { checksum: Checksum::Complete, gso: None, outer_bytes: 0 };
 
     /// True if any port can send the frame as it is.
     pub fn is_none(&self) -> bool {

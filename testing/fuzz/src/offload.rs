@@ -48,7 +48,7 @@ fn claims(choice: u8, input: &mut Input<'_>) -> Offload {
         ecn: choice & 0x40 != 0,
         headers_bytes: size,
     });
-    Offload { checksum, gso }
+    Offload { checksum, gso, ..Offload::NONE }
 }
 
 /// True if the transport checksum of a TCP or UDP packet is right, or UDP goes without one.

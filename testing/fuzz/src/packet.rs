@@ -89,7 +89,7 @@ fn offload(input: &mut Input<'_>) -> Offload {
     }
     let kinds = [GsoKind::TcpV4, GsoKind::TcpV6, GsoKind::UdpFragment, GsoKind::UdpSegment];
     let gso = Gso { kind: kinds[usize::from(choice & 3)], size: input.u16(), ecn: false, headers_bytes: 54 };
-    Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso: Some(gso) }
+    Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso: Some(gso), ..Offload::NONE }
 }
 
 /// Of both networks one router, with the addresses that the frames of the corpus are for.

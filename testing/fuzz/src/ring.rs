@@ -136,6 +136,7 @@ fn outgoing() -> Burst {
     let large = Offload {
         checksum: Checksum::Partial { start: 34, offset: 16 },
         gso: Some(Gso { kind: GsoKind::TcpV4, size: 1448, ecn: false, headers_bytes: 54 }),
+        ..Offload::NONE
     };
     let mut burst = Burst::new();
     let frames = [

@@ -197,7 +197,10 @@ impl<'a> Cutter<'a> {
         if self.finishes_checksums {
             head[field..field + 2].copy_from_slice(&pseudo.fold().to_be_bytes());
             let offset = self.headers.checksum_offset() as u16;
-            return Offload { checksum: Checksum::Partial { start: transport as u16, offset }, gso: None };
+            return Offload {
+                checksum: Checksum::Partial { start: transport as u16, offset },
+                ..Offload::NONE
+            };
         }
         head[field..field + 2].fill(0);
         let sum = sum::add_body(pseudo.add_bytes(&head[transport..]), payload);

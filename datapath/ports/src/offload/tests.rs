@@ -262,7 +262,7 @@ proptest! {
         packet in packet(5000), size in 8_usize..2000, cuts in vec(any::<Index>(), 0..6),
     ) {
         let (bytes, checksum) = packet.large();
-        let offload = Offload { checksum, gso: gso(packet.kind(), size) };
+        let offload = Offload { checksum, gso: gso(packet.kind(), size), ..Offload::NONE };
         let softened = soften_all(&bytes, &cuts, offload, &Capabilities::NONE).unwrap();
         let expected: Vec<_> = packet.segments(size, true).into_iter().map(|bytes| (bytes, Offload::NONE)).collect();
         prop_assert_eq!(softened, expected);
@@ -271,10 +271,10 @@ proptest! {
     #[test]
     fn segments_for_a_device_that_sums_are_left_partial(packet in packet(5000), size in 8_usize..2000) {
         let (bytes, checksum) = packet.large();
-        let offload = Offload { checksum, gso: gso(packet.kind(), size) };
+        let offload = Offload { checksum, gso: gso(packet.kind(), size), ..Offload::NONE };
         let capabilities = Capabilities { checksum: true, ..Capabilities::NONE };
         let softened = soften_all(&bytes, &[], offload, &capabilities).unwrap();
-        let left = Offload { checksum, gso: None };
+        let left = Offload { checksum, ..Offload::NONE };
         let expected: Vec<_> = packet.segments(size, false).into_iter().map(|bytes| (bytes, left)).collect();
         prop_assert_eq!(softened, expected);
     }
@@ -284,7 +284,7 @@ proptest! {
         packet in packet(3000), cuts in vec(any::<Index>(), 0..6),
     ) {
         let (bytes, checksum) = packet.large();
-        let softened = soften_all(&bytes, &cuts, Offload { checksum, gso: None }, &Capabilities::NONE).unwrap();
+        let softened = soften_all(&bytes, &cuts, Offload { checksum, ..Offload::NONE }, &Capabilities::NONE).unwrap();
         let mut expected = packet.segments(usize::MAX, true).remove(0);
         let field = expected.len() - packet.payload.len() - packet.transport(0, Flags(0), &[]).len() + packet.checksum_offset();
         // The two zeros of ones' complement are one number to TCP.
@@ -300,7 +300,7 @@ proptest! {
     ) {
         let packet = Packet { tcp: false, extension_eights: if packet.v6 { 0 } else { packet.extension_eights }, ..packet };
         let (bytes, checksum) = packet.large();
-        let offload = Offload { checksum, gso: gso(GsoKind::UdpFragment, size) };
+        let offload = Offload { checksum, gso: gso(GsoKind::UdpFragment, size), ..Offload::NONE };
         let softened = soften_all(&bytes, &cuts, offload, &Capabilities::NONE).unwrap();
         let fragments: Vec<_> = softened.into_iter().map(|(bytes, _)| bytes).collect();
         let whole = packet.summed(packet.transport(0, Flags(0), &packet.payload), &packet.payload, true);
@@ -316,7 +316,7 @@ proptest! {
         let checksum = if partial { Checksum::Partial { start, offset } } else { Checksum::Complete };
         let capabilities = Capabilities { checksum: sums, ..Capabilities::NONE };
         for gso in [None, gso(kind, usize::from(size))] {
-            let _ = soften_all(&bytes, &[], Offload { checksum, gso }, &capabilities);
+            let _ = soften_all(&bytes, &[], Offload { checksum, gso, ..Offload::NONE }, &capabilities);
         }
     }
 
@@ -329,7 +329,7 @@ proptest! {
         bytes[at] = value;
         bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len()) + 1));
         let kind = if fragment { GsoKind::UdpFragment } else { packet.kind() };
-        let _ = soften_all(&bytes, &[], Offload { checksum, gso: gso(kind, size) }, &Capabilities::NONE);
+        let _ = soften_all(&bytes, &[], Offload { checksum, gso: gso(kind, size), ..Offload::NONE }, &Capabilities::NONE);
     }
 }
 
@@ -349,7 +349,7 @@ fn tcp_packet() -> Packet {
 
 fn soften_as(packet: &Packet, change: impl FnOnce(&mut Vec<u8>, &mut Offload)) -> Softened {
     let (mut bytes, checksum) = packet.large();
-    let mut offload = Offload { checksum, gso: gso(packet.kind(), 1000) };
+    let mut offload = Offload { checksum, gso: gso(packet.kind(), 1000), ..Offload::NONE };
     change(&mut bytes, &mut offload);
     soften_all(&bytes, &[], offload, &Capabilities::NONE)
 }
@@ -367,7 +367,7 @@ fn claims_that_contradict_the_frame_are_bad_offload() {
         ("far too many segments", |_, offload| offload.gso = gso(GsoKind::TcpV4, 1)),
         ("a checksum elsewhere", |_, offload| offload.checksum = Checksum::Partial { start: 34, offset: 6 }),
         ("a checksum behind the head", |_, offload| {
-            *offload = Offload { checksum: Checksum::Partial { start: 2000, offset: 16 }, gso: None };
+            *offload = Offload { checksum: Checksum::Partial { start: 2000, offset: 16 }, ..Offload::NONE };
         }),
         ("a packet longer than its frame", |bytes, _| bytes[16] = 0xff),
         ("a fragment", |bytes, _| bytes[20] = 0x20),
@@ -401,7 +401,7 @@ fn udp_without_a_checksum_stays_without() {
 fn soften_stops_when_emit_breaks() {
     let (bytes, checksum) = tcp_packet().large();
     let burst = burst(&bytes, &[]);
-    let offload = Offload { checksum, gso: gso(GsoKind::TcpV4, 1000) };
+    let offload = Offload { checksum, gso: gso(GsoKind::TcpV4, 1000), ..Offload::NONE };
     let mut emitted = 0;
     let mut emit = |_: Gather<'_>, _| {
         emitted += 1;
@@ -416,6 +416,7 @@ fn a_device_gets_whole_what_it_takes() {
     let large = |kind, ecn| Offload {
         checksum: Checksum::Partial { start: 34, offset: 16 },
         gso: Some(Gso { kind, size: 1000, ecn, headers_bytes: 0 }),
+        ..Offload::NONE
     };
     let tso4 = Capabilities { checksum: true, tso4: true, ..Capabilities::NONE };
     assert!(!needs_software(&large(GsoKind::TcpV4, false), &tso4));

@@ -48,7 +48,7 @@ pub fn decode(header: &[u8; HEADER_BYTES], frame_len: usize, source: Source) -> 
     if is_plain(header[0], header[1]) {
         let valid = header[0] & F_DATA_VALID != 0 && source == Source::Kernel;
         let checksum = if valid { Checksum::Valid } else { Checksum::Complete };
-        return Ok(Offload { checksum, gso: None });
+        return Ok(Offload { checksum, ..Offload::NONE });
     }
     decode_work(header, frame_len, source)
 }
@@ -69,7 +69,7 @@ fn decode_work(header: &[u8; HEADER_BYTES], frame_len: usize, source: Source) ->
         Checksum::Complete
     };
     let kind = match gso_type & !GSO_ECN {
-        GSO_NONE => return Ok(Offload { checksum, gso: None }),
+        GSO_NONE => return Ok(Offload { checksum, ..Offload::NONE }),
         GSO_TCPV4 => GsoKind::TcpV4,
         GSO_TCPV6 => GsoKind::TcpV6,
         GSO_UDP => GsoKind::UdpFragment,
@@ -83,7 +83,7 @@ fn decode_work(header: &[u8; HEADER_BYTES], frame_len: usize, source: Source) ->
     {
         return Err(DropReason::BadOffload);
     }
-    Ok(Offload { checksum, gso: Some(Gso { kind, size, ecn, headers_bytes }) })
+    Ok(Offload { checksum, gso: Some(Gso { kind, size, ecn, headers_bytes }), ..Offload::NONE })
 }
 
 /// The header that leaves nothing to do: `num_buffers` is 1.

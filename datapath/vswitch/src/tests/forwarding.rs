@@ -198,6 +198,7 @@ fn a_frame_to_be_segmented_is_measured_by_its_segments() {
     let offload = |size, headers_bytes| Offload {
         checksum: Checksum::Partial { start: 34, offset: 16 },
         gso: Some(Gso { kind: GsoKind::TcpV4, size, ecn: false, headers_bytes }),
+        ..Offload::NONE
     };
     let fits = (1500 + 14 - headers) as u16;
     assert_eq!(bed.send_offloaded(1, frame.clone(), offload(fits, 0)).ports(), [2]);
@@ -213,6 +214,7 @@ fn a_datagram_to_be_fragmented_is_measured_by_its_fragments() {
     let offload = |size| Offload {
         checksum: Checksum::Partial { start: 34, offset: 6 },
         gso: Some(Gso { kind: GsoKind::UdpFragment, size, ecn: false, headers_bytes: 0 }),
+        ..Offload::NONE
     };
     let v4 = build::udp(super::path(1, 2), (1, 2), &[0; 4000]);
     // A fragment of 1480 bytes of payload fills an MTU of 1500; with IPv6, 1448 behind two headers.

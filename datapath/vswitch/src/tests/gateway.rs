@@ -151,7 +151,7 @@ fn the_gateway_answers_pings_with_their_payload_and_has_no_other_service() {
         assert_eq!(icmp(&frame, own), (reply, 0, [0, 7, 0, 9], payload));
         assert_eq!(bed.send(11, build::udp(path(own), (1, 2), b"x")), Fate::drop(DropReason::ForGateway));
     }
-    let unsummed = Offload { checksum: Checksum::Partial { start: 34, offset: 2 }, gso: None };
+    let unsummed = Offload { checksum: Checksum::Partial { start: 34, offset: 2 }, ..Offload::NONE };
     let mut asked = build::echo_request(path("10.0.1.1"), 7, 9, b"x");
     asked[36..38].fill(0);
     let frame = bed.send_offloaded(11, asked, unsummed).sent.remove(&11).unwrap();

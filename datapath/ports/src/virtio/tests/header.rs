@@ -19,8 +19,12 @@ fn offloads() -> impl Strategy<Value = Offload> {
     });
     prop_oneof![
         Just(Offload::NONE),
-        Just(Offload { checksum: Checksum::Valid, gso: None }),
-        (partial, proptest::option::of(gso)).prop_map(|(checksum, gso)| Offload { checksum, gso }),
+        Just(Offload { checksum: Checksum::Valid, ..Offload::NONE }),
+        (partial, proptest::option::of(gso)).prop_map(|(checksum, gso)| Offload {
+            checksum,
+            gso,
+            ..Offload::NONE
+        }),
     ]
 }
 
@@ -85,5 +89,8 @@ fn segmentation_that_contradicts_itself_is_a_bad_offload() {
 fn a_guest_that_claims_verification_is_not_believed() {
     let claim = header(2, 0, [0; 4]);
     assert_eq!(decode(&claim, 100, Source::Guest), Ok(Offload::NONE));
-    assert_eq!(decode(&claim, 100, Source::Kernel), Ok(Offload { checksum: Checksum::Valid, gso: None }));
+    assert_eq!(
+        decode(&claim, 100, Source::Kernel),
+        Ok(Offload { checksum: Checksum::Valid, ..Offload::NONE })
+    );
 }

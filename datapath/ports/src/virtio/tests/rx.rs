@@ -63,7 +63,7 @@ fn the_offload_travels_with_the_frame() {
     driver.write(DATA, &bytes);
     driver.desc(0, (DATA, 112), 0, 0);
     driver.offer(0);
-    let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso: None };
+    let offload = Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, ..Offload::NONE };
     assert_eq!(poll(&mut rx).0, [(frame, offload)]);
 }
 

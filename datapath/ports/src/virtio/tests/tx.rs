@@ -181,7 +181,7 @@ fn tcp_frame(payload: usize, gso_size: Option<u16>) -> (Vec<u8>, Offload) {
     frame.extend([0x12, 0x34, 0x00, 0x50, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
     frame.extend(pattern(payload, 7));
     let gso = gso_size.map(|size| Gso { kind: GsoKind::TcpV4, size, ecn: false, headers_bytes: 54 });
-    (frame, Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso })
+    (frame, Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso, ..Offload::NONE })
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn data_valid_is_told_only_to_a_driver_that_knows_it() {
         let mut driver = Driver::new(8, features);
         let (_slot, tx) = driver.tx();
         offer_buffers(&mut driver, 1, 2048);
-        send(&tx, &[(pattern(60, 1), Offload { checksum: Checksum::Valid, gso: None })]);
+        send(&tx, &[(pattern(60, 1), Offload { checksum: Checksum::Valid, ..Offload::NONE })]);
         assert_eq!(received(&mut driver, 12)[0].0[0], flag);
     }
 }
