@@ -4,6 +4,10 @@
 //! negotiated the matching offload gets it as it is; for any other, [`soften`] does the work here: it folds checksums
 //! and cuts large frames into pieces that borrow the payload, so that only headers are written twice.
 //!
+//! A frame may be in a tunnel ([`Offload::outer_bytes`]): the work is on the frame inside, and each piece leaves behind outer
+//! headers of its own. No device here cuts such frames; one that finishes checksums finishes the inner one of a frame that
+//! needs not be cut, for whoever put the tunnel in front of it wrote the outer checksum as it will be then.
+//!
 //! Everything a source claims about a frame is checked against the frame's private head before the first piece leaves:
 //! a claim that does not hold is [`DropReason::BadOffload`].
 mod headers;
@@ -11,6 +15,7 @@ mod segment;
 mod sum;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
@@ -88,7 +93,7 @@ pub fn needs_software(offload: &Offload, capabilities: &Capabilities) -> bool {
     match (offload.gso, offload.checksum) {
         (None, Checksum::Complete | Checksum::Valid) => false,
         (None, Checksum::Partial { .. }) => !capabilities.checksum,
-        (Some(gso), _) => !capabilities.takes(gso.kind, gso.ecn),
+        (Some(gso), _) => offload.outer_bytes > 0 || !capabilities.takes(gso.kind, gso.ecn),
     }
 }
 
@@ -99,8 +104,8 @@ pub fn needs_software(offload: &Offload, capabilities: &Capabilities) -> bool {
 /// Stops early when `emit` breaks, and then returns [`ControlFlow::Break`].
 ///
 /// # Errors
-/// [`DropReason::BadOffload`] if `offload` contradicts the frame's headers or asks for an absurd number of pieces. All
-/// checks come before the first call of `emit`.
+/// [`DropReason::BadOffload`] if `offload` contradicts the frame's headers or asks for an absurd number of pieces;
+/// [`DropReason::TooBig`] for pieces that do not fit into their tunnel. All checks come before the first call of `emit`.
 pub fn soften(
     frame: &Gather<'_>,
     offload: Offload,
@@ -112,7 +117,8 @@ pub fn soften(
         return Ok(emit(*frame, offload));
     }
     match (offload.gso, offload.checksum) {
-        (Some(gso), checksum) => Cutter::new(frame, gso, checksum, capabilities)?.cut(scratch, emit),
+        (Some(gso), _) => Cutter::new(frame, gso, offload, capabilities)?.cut(scratch, emit),
+        (None, Checksum::Partial { start, .. }) if start < offload.outer_bytes => Err(DropReason::BadOffload),
         (None, Checksum::Partial { start, offset }) => {
             let head = sum::finish(frame, start, offset, scratch).ok_or(DropReason::BadOffload)?;
             Ok(emit(frame.with_head(head), Offload::NONE))
