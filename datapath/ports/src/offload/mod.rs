@@ -65,18 +65,18 @@ impl Capabilities {
 /// Room for the headers of one piece. Made once per queue, reused for every frame.
 #[derive(Debug, Clone)]
 pub struct Scratch {
-    head: [u8; SCRATCH_BYTES],
+    head: [u8; MAX_HEAD_BYTES],
     fragment_id: u32,
 }
 
-/// A full head and the IPv6 fragment header that cutting may add.
-const SCRATCH_BYTES: usize = HEADROOM_BYTES + HEAD_BYTES + wire::ipv6::FRAGMENT_HEADER_BYTES;
+/// The longest head: a full one, and the IPv6 fragment header that cutting may add.
+pub(crate) const MAX_HEAD_BYTES: usize = HEADROOM_BYTES + HEAD_BYTES + wire::ipv6::FRAGMENT_HEADER_BYTES;
 
 impl Default for Scratch {
     fn default() -> Self {
         // Fragment identifications start where nobody can guess (RFC 7739 §5.3).
         let fragment_id = RandomState::new().build_hasher().finish() as u32;
-        Self { head: [0; SCRATCH_BYTES], fragment_id }
+        Self { head: [0; MAX_HEAD_BYTES], fragment_id }
     }
 }
 
