@@ -16,7 +16,7 @@ use ports::tap::{self, TapSpec};
 use ports::{Device, WaitSet};
 
 const PATIENCE: Duration = Duration::from_secs(5);
-const MODES: [Mode; 1] = [Mode::Packet];
+const MODES: [Mode; 2] = [Mode::Packet, Mode::Xdp];
 
 /// A node and the outside, connected, or `None` with the reason said.
 struct Bed {
@@ -121,6 +121,15 @@ fn send(device: &Device, frame: Vec<u8>, offload: Offload) -> Option<DropReason>
     report.drops.iter().next().map(|(reason, _)| reason)
 }
 
+/// Why a device whose interface is down did not take a frame.
+fn send_down(device: &Device, mode: Mode) -> Option<DropReason> {
+    if mode == Mode::Xdp {
+        // It is by this frame, which waits in its ring, that the interface is found to be down.
+        send(device, tagged(&[], &[1; 60]), Offload::NONE);
+    }
+    send(device, tagged(&[], &[1; 60]), Offload::NONE)
+}
+
 #[test]
 fn a_pod_and_the_outside_ping_and_stream_through_a_port_that_takes_all() {
     let Some(bed) = Bed::new("a_pod_and_the_outside_ping_and_stream_through_a_port_that_takes_all") else {
@@ -149,6 +158,11 @@ fn a_pod_and_the_outside_ping_and_stream_through_a_port_that_takes_all() {
             assert_eq!(seen.copied.load(Relaxed), 0);
         }
     }
+}
+
+fn assert_stream_to_the_node(bed: &Bed) {
+    let report = stream(&bed.outside, &bed.node, v4(1).into(), 131_072, Duration::from_millis(200)).unwrap();
+    assert!(report.bytes > 1_000_000, "{report:?}");
 }
 
 /// Sends datagrams from the outside to the node and says whether the node's kernel refused one.
@@ -240,14 +254,49 @@ fn a_large_segment_crosses_whole_in_its_vlan() {
     assert_eq!(left, offload);
 }
 
+/// The headers of a tunnel from the node to the outside, which want a checksum. Lengths are the cutter's to write.
+fn tunnel() -> Vec<u8> {
+    let link = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x08, 0x00];
+    let ip = [0x45, 0, 0, 200, 0, 1, 0, 0, 64, 17, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2];
+    let udp = [0xc0, 0, 0x17, 0xc1, 0, 180, 0xff, 0xff];
+    [&link[..], &ip, &udp, &[0, 0, 0x65, 0x58, 0, 0, 7, 0]].concat()
+}
+
+#[test]
+fn segments_in_a_tunnel_pass_the_checks_of_the_kernel_that_receives_them() {
+    let test = "segments_in_a_tunnel_pass_the_checks_of_the_kernel_that_receives_them";
+    let Some(bed) = Bed::new(test) else { return };
+    bed.outside.ip("addr add 10.9.0.2/24 dev eth0").unwrap();
+    let socket = bed.outside.run(|| UdpSocket::bind((v4(2), 6081))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    for mode in MODES {
+        let port = bed.open(only(&[6081], &[]), mode);
+        let (inner, offload) = large_tagged();
+        let mut burst = Burst::new();
+        burst.push_owned(inner, offload).unwrap();
+        assert!(burst.encapsulate(0, &tunnel()));
+        assert_eq!(port.tx[0].send(&burst, &[0]).frames, 1, "{mode:?}");
+        for sequence in [1_u32, 1001, 2001] {
+            // A datagram with a wrong checksum does not come to a socket.
+            let mut datagram = [0; 2000];
+            let len = socket.recv(&mut datagram).unwrap();
+            let inner = &datagram[8..len];
+            let tcp = &inner[38..];
+            assert_eq!((inner.len(), &tcp[4..8]), (1058, &sequence.to_be_bytes()[..]), "{mode:?}");
+            let pseudo = wire::checksum::pseudo_v4(v4(2), v4(1), wire::IpProtocol::TCP, tcp.len() as u16);
+            assert_eq!(pseudo.add_bytes(tcp).checksum(), 0, "{mode:?}: the inner checksum");
+        }
+    }
+}
+
 #[test]
 fn an_interface_that_is_down_takes_no_frame_until_it_is_up_again() {
     let Some(bed) = Bed::new("an_interface_that_is_down_takes_no_frame_until_it_is_up_again") else { return };
     for mode in MODES {
         let mut port = bed.open(Take::All, mode);
-        wait_for_link(&port, "packet");
+        wait_for_link(&port, "all frames");
         bed.node.ip("link set up0 down").unwrap();
-        assert_eq!(send(&port, tagged(&[], &[1; 60]), Offload::NONE), Some(DropReason::PortDown), "{mode:?}");
+        assert_eq!(send_down(&port, mode), Some(DropReason::PortDown), "{mode:?}");
         let link = port.handle.link();
         assert!(!link.up && link.detail.contains("set down"), "{link:?}");
         bed.node.ip("link set up0 up").unwrap();
@@ -278,7 +327,7 @@ fn an_interface_deleted_under_its_port_leaves_quiet_queues_and_a_link_that_says_
             assert!(!rx.arm(), "{mode:?}");
             assert_eq!(rx.fd(), None, "{mode:?}");
         }
-        assert_eq!(send(&port, tagged(&[], &[1; 60]), Offload::NONE), Some(DropReason::PortDown), "{mode:?}");
+        assert_eq!(send_down(&port, mode), Some(DropReason::PortDown), "{mode:?}");
         let link = port.handle.link();
         assert!(!link.up && link.detail.contains("deleted"), "{link:?}");
     }
@@ -301,6 +350,44 @@ fn what_cannot_be_opened_is_refused_by_name() {
         let ports = [(); 2].map(|()| bed.open(only(&[6081], &[]), Mode::Packet));
         assert_eq!(ports.len(), 2, "two ports hold it together");
     }
+}
+
+#[test]
+fn a_queue_or_an_mtu_that_xdp_cannot_have_is_refused_and_left_to_the_packet_socket() {
+    let test = "a_queue_or_an_mtu_that_xdp_cannot_have_is_refused_and_left_to_the_packet_socket";
+    let Some(bed) = Bed::new(test) else { return };
+    let first = bed.open(Take::All, Mode::Xdp);
+    let second = open(&bed.node, "up0", Take::All, Mode::Xdp).unwrap_err();
+    assert!(matches!(second, NetdevError::QueueTaken { queue: 0, .. }), "{second}");
+    drop(first);
+    let again = bed.open(Take::All, Mode::Xdp);
+    wait_for_link(&again, "XDP native, copy, 1 queue, all frames");
+    drop(again);
+    bed.node.ip("link set up0 mtu 9000").unwrap();
+    let long = open(&bed.node, "up0", Take::All, Mode::Xdp).unwrap_err();
+    assert!(matches!(long, NetdevError::Mtu { mtu_bytes: 9000, .. }), "{long}");
+    // A veth's frames are copied either way.
+    for mtu in [9000, 1500] {
+        bed.node.ip(&format!("link set up0 mtu {mtu}")).unwrap();
+        wait_for_link(&bed.open(Take::All, Mode::Auto), "packet, all frames");
+    }
+}
+
+#[test]
+fn a_driver_that_runs_no_programs_has_the_kernel_run_them() {
+    let Some(bed) = Bed::new("a_driver_that_runs_no_programs_has_the_kernel_run_them") else { return };
+    bed.node.ip("link add br0 type bridge").unwrap();
+    bed.node.ip("link set up0 master br0").unwrap();
+    bed.node.ip("link set br0 up").unwrap();
+    address(&bed.node, "br0", 1);
+    address(&bed.outside, "eth0", 2);
+    let mut port = open(&bed.node, "br0", only(&[6081], &[]), Mode::Xdp).unwrap();
+    wait_for_link(&port, "XDP generic, copy");
+    assert_eq!(ping(&bed.outside, v4(1), 3, PATIENCE).unwrap().lost(), 0);
+    assert_stream_to_the_node(&bed);
+    assert!(!is_refused(&bed, (v4(2), 0).into(), (v4(1), 6081).into()));
+    assert_eq!(received(&mut port, |frames| frames.len() >= 5).len(), 5);
+    assert_eq!(send(&port, tagged(&[], &[1; 60]), Offload::NONE), None);
 }
 
 #[test]

@@ -13,7 +13,8 @@ pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let choice = input.u8();
     let offload = claims(choice, &mut input);
-    let capabilities = Capabilities { checksum: choice & 0x20 != 0, ..Capabilities::NONE };
+    let capabilities =
+        Capabilities { checksum: choice & 0x20 != 0, tunnel_checksum: true, ..Capabilities::NONE };
     let outer_len = if choice & 0x80 != 0 { usize::from(input.u8()) } else { 0 };
     let Some((outer, inner)) = input.rest().split_at_checked(outer_len) else { return };
     let mut burst = Burst::new();

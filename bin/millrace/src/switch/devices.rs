@@ -117,6 +117,7 @@ fn netdev_spec(device: &api::NetdevDevice) -> Result<NetdevSpec, String> {
     };
     let mode = match api::NetdevMode::try_from(device.mode) {
         Ok(api::NetdevMode::Auto) => Mode::Auto,
+        Ok(api::NetdevMode::Xdp) => Mode::Xdp,
         Ok(api::NetdevMode::Packet) => Mode::Packet,
         Err(_) => return Err(format!("{} is no mode of an interface that this switch knows", device.mode)),
     };

@@ -1,6 +1,6 @@
 //! What does the host do with datagrams that are the port's? Nothing, and without complaint.
 //!
-//! The host receives them as well; to a UDP port that nobody has
+//! In packet mode the host receives them as well, and with XDP it receives fragments of them; to a UDP port that nobody has
 //! bound it would answer each with "port unreachable". So the ports are bound here, by sockets that are never read: each
 //! holds one datagram, and the kernel drops all others as the first thing it does with them. (A filter that drops them would
 //! have the kernel sum them first.) A port that somebody else has is thereby found out before its datagrams are taken away.

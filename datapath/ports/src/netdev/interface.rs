@@ -18,7 +18,7 @@ pub(super) struct Interface {
     /// As it was asked for.
     pub(super) netdev: String,
     /// A socket of its network namespace, to ask the kernel by.
-    control: OwnedFd,
+    pub(super) control: OwnedFd,
 }
 
 impl Interface {
@@ -39,13 +39,23 @@ impl Interface {
     }
 
     /// Its name now; `None` once it is deleted or in another network namespace.
-    fn name(&self) -> Option<Name> {
+    pub(super) fn name(&self) -> Option<Name> {
         index_to_name(&self.control, self.index).ok().and_then(|name| Name::new(&name))
     }
 
     /// False once it is deleted or in another network namespace.
     pub(super) fn exists(&self) -> bool {
         !matches!(index_to_name(&self.control, self.index), Err(Errno::NODEV))
+    }
+
+    /// Its MTU as it is now.
+    pub(super) fn mtu(&self) -> io::Result<u32> {
+        let mut request = self.name().ok_or(io::ErrorKind::NotFound)?.request();
+        // SAFETY: SIOCGIFMTU takes an `ifreq` and writes its MTU.
+        unsafe { ifreq::ioctl(self.control.as_fd(), libc::SIOCGIFMTU, &mut request)? };
+        // SAFETY: the kernel wrote this member; any bytes are one of its values.
+        let mtu_bytes = unsafe { request.ifr_ifru.ifru_mtu };
+        u32::try_from(mtu_bytes).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
     /// The link as it is now; `detail` says more about one that is up.

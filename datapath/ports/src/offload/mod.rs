@@ -5,7 +5,7 @@
 //! and cuts large frames into pieces that borrow the payload, so that only headers are written twice.
 //!
 //! A frame may be in a tunnel ([`Offload::outer_bytes`]): the work is on the frame inside, and each piece leaves behind outer
-//! headers of its own. No device here cuts such frames; one that finishes checksums finishes the inner one of a frame that
+//! headers of its own. No device here cuts such frames; one that finishes their checksums does so for a frame that
 //! needs not be cut, for whoever put the tunnel in front of it wrote the outer checksum as it will be then.
 //!
 //! Everything a source claims about a frame is checked against the frame's private head before the first piece leaves:
@@ -29,6 +29,8 @@ use segment::Cutter;
 pub struct Capabilities {
     /// Finishes a transport checksum, or does not need one (GUEST_CSUM). Without it no large frame is taken.
     pub checksum: bool,
+    /// Finishes the checksum of a frame in a tunnel too: it goes by where the field is, not by the headers that come first.
+    pub tunnel_checksum: bool,
     /// Takes large TCP frames over IPv4 (GUEST_TSO4).
     pub tso4: bool,
     /// Takes large TCP frames over IPv6 (GUEST_TSO6).
@@ -43,12 +45,31 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// A device that takes only finished frames.
-    pub const NONE: Capabilities =
-        Capabilities { checksum: false, tso4: false, tso6: false, ecn: false, ufo: false, uso: false };
+    pub const NONE: Capabilities = Capabilities {
+        checksum: false,
+        tunnel_checksum: false,
+        tso4: false,
+        tso6: false,
+        ecn: false,
+        ufo: false,
+        uso: false,
+    };
 
     /// A device that takes everything.
-    pub const ALL: Capabilities =
-        Capabilities { checksum: true, tso4: true, tso6: true, ecn: true, ufo: true, uso: true };
+    pub const ALL: Capabilities = Capabilities {
+        checksum: true,
+        tunnel_checksum: true,
+        tso4: true,
+        tso6: true,
+        ecn: true,
+        ufo: true,
+        uso: true,
+    };
+
+    /// True if a checksum that is left partial in such a frame is finished.
+    fn finishes(&self, offload: &Offload) -> bool {
+        self.checksum && (self.tunnel_checksum || offload.outer_bytes == 0)
+    }
 
     /// True if a large frame of this kind can be passed on whole.
     fn takes(&self, kind: GsoKind, ecn: bool) -> bool {
@@ -92,7 +113,7 @@ impl Scratch {
 pub fn needs_software(offload: &Offload, capabilities: &Capabilities) -> bool {
     match (offload.gso, offload.checksum) {
         (None, Checksum::Complete | Checksum::Valid) => false,
-        (None, Checksum::Partial { .. }) => !capabilities.checksum,
+        (None, Checksum::Partial { .. }) => !capabilities.finishes(offload),
         (Some(gso), _) => offload.outer_bytes > 0 || !capabilities.takes(gso.kind, gso.ecn),
     }
 }

@@ -71,7 +71,8 @@ impl<'a> Cutter<'a> {
         if tunnel.as_ref().is_some_and(|tunnel| !tunnel.holds(longest + ipv6::FRAGMENT_HEADER_BYTES)) {
             return Err(DropReason::TooBig);
         }
-        Ok(Self { frame, gso, offload, headers, tunnel, finishes_checksums: capabilities.checksum })
+        let finishes_checksums = capabilities.finishes(&offload);
+        Ok(Self { frame, gso, offload, headers, tunnel, finishes_checksums })
     }
 
     /// Cuts the frame and gives the pieces to `emit`.

@@ -29,6 +29,9 @@ use rx::PacketRx;
 use sys::Header;
 use tx::PacketTx;
 
+#[cfg(feature = "fuzzing")]
+pub(super) use sys::{CONTROL_BYTES, Control, tag};
+
 /// Transmit queues: they share the socket, and spare workers the wait for one another's batches.
 const TX_QUEUES: usize = 8;
 
@@ -36,7 +39,7 @@ const TX_QUEUES: usize = 8;
 struct Packet {
     fd: OwnedFd,
     header: Header,
-    interface: Interface,
+    interface: Arc<Interface>,
     /// The interface was deleted under us.
     gone: AtomicBool,
     /// The last errno of a refused frame, for people; 0: none.
@@ -53,8 +56,15 @@ impl Packet {
     }
 }
 
+/// A socket that receives nothing, but has the interface let frames to any station through for as long as it is open.
+pub(super) fn promiscuous(index: u32) -> io::Result<OwnedFd> {
+    let fd = sys::socket()?;
+    sys::be_promiscuous(&fd, index)?;
+    Ok(fd)
+}
+
 /// Opens the interface by a packet socket.
-pub(super) fn open(spec: &NetdevSpec, interface: Interface) -> Result<Device, NetdevError> {
+pub(super) fn open(spec: &NetdevSpec, interface: Arc<Interface>) -> Result<Device, NetdevError> {
     let held = hold(&interface, spec.take.udp_ports())?;
     let fd = sys::socket().map_err(NetdevError::at(&spec.netdev, "open a packet socket"))?;
     let header = sys::set_up(&fd).map_err(NetdevError::at(&spec.netdev, "set up a packet socket"))?;
@@ -71,8 +81,10 @@ pub(super) fn open(spec: &NetdevSpec, interface: Interface) -> Result<Device, Ne
 }
 
 fn device(packet: Arc<Packet>, take: Take, held: Held) -> Device {
-    // The kernel cuts and sums whatever its driver does not.
-    let capabilities = Capabilities { uso: packet.header.knows_uso(), ..Capabilities::ALL };
+    // The kernel cuts and sums whatever its driver does not; but a driver that is given a tunnel without being told, as by
+    // every packet socket, may take the outer headers for those that the checksum is of.
+    let uso = packet.header.knows_uso();
+    let capabilities = Capabilities { uso, tunnel_checksum: false, ..Capabilities::ALL };
     let sender = |_| Arc::new(PacketTx::new(packet.clone(), capabilities)) as Arc<dyn TxQueue>;
     Device {
         rx: vec![Box::new(PacketRx::new(packet.clone())) as Box<dyn RxQueue>],

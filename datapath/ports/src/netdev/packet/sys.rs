@@ -134,15 +134,15 @@ pub(super) fn lost(fd: &OwnedFd) -> u64 {
 }
 
 /// Room for the ancillary data of one packet: `cmsghdr`, `tpacket_auxdata`, and the padding to the next.
-pub(super) const CONTROL_BYTES: usize = 48;
+pub(in crate::netdev) const CONTROL_BYTES: usize = 48;
 
 /// Ancillary data, aligned as `cmsghdr` is.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-pub(super) struct Control(pub(super) [u8; CONTROL_BYTES]);
+pub(in crate::netdev) struct Control(pub(in crate::netdev) [u8; CONTROL_BYTES]);
 
 /// The VLAN tag that the kernel took off a packet, from the first `len` bytes of its ancillary data.
-pub(super) fn tag(control: &Control, len: usize) -> Option<[u8; 4]> {
+pub(in crate::netdev) fn tag(control: &Control, len: usize) -> Option<[u8; 4]> {
     let bytes = control.0.get(..len)?;
     let half = |at: usize| Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
     let word = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
