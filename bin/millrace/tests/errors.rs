@@ -162,6 +162,18 @@ fn add_when_the_request_is_wrong_names_what() {
     let error = node.call("ADD", Some(&pod), &config).unwrap_err();
     assert_eq!(error["code"], 2, "{error}");
 
+    let mut config = node.config("pods");
+    config["deviceID"] = json!("ffff:ff:1f.7");
+    let error = node.call("ADD", Some(&pod), &config).unwrap_err();
+    assert_eq!(error["code"], 100, "{error}");
+    assert!(
+        error["msg"].as_str().unwrap().contains("ffff:ff:1f.7: find it: no function has that address"),
+        "{error}"
+    );
+    config["portKind"] = json!("tap");
+    let error = node.call("ADD", Some(&pod), &config).unwrap_err();
+    assert_eq!(error["code"], 7, "{error}");
+
     pod.netns().ip("link add eth0 type veth peer name other").unwrap();
     let error = node.call("ADD", Some(&pod), &node.config("pods")).unwrap_err().to_string();
     assert!(error.contains("eth0"), "{error}");

@@ -134,18 +134,21 @@ impl<'a> Device<'a> {
         }
     }
 
-    fn index(&self) -> u32 {
+    /// Its number in its namespace.
+    pub(crate) fn index(&self) -> u32 {
         self.link.header.index
     }
 
-    fn mac(&self) -> Option<MacAddr> {
+    /// Its station address.
+    pub(crate) fn mac(&self) -> Option<MacAddr> {
         self.link.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Address(bytes) => Some(MacAddr(bytes.as_slice().try_into().ok()?)),
             _ => None,
         })
     }
 
-    fn mtu_bytes(&self) -> Option<u32> {
+    /// The largest IP packet it takes.
+    pub(crate) fn mtu_bytes(&self) -> Option<u32> {
         self.link.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Mtu(mtu) => Some(*mtu),
             _ => None,
@@ -192,6 +195,11 @@ impl<'a> Device<'a> {
             let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
             self.refused(&format!("route {}{via} through it", route.destination), &error)
         })
+    }
+
+    /// True if `address` is one of its own.
+    pub(crate) async fn has_address(&self, address: IpAddr) -> Result<bool, KernelError> {
+        Ok(self.addresses().await?.iter().any(|own| own.addr() == address))
     }
 
     async fn addresses(&self) -> Result<Vec<IpNet>, KernelError> {

@@ -10,15 +10,17 @@ mod device;
 mod files;
 mod mounts;
 mod netns;
+mod next_hop;
 pub mod sriov;
 mod sysfs;
 pub mod vdpa;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use reconcile::Kernel;
 use reconcile::kernel::{
-    KernelError, LinkConfig, LinkState, NewVdpaDevice, Ownership, VdpaDevice, VdpaDriver,
+    KernelError, LinkConfig, LinkState, NewVdpaDevice, NextHop, Ownership, VdpaDevice, VdpaDriver,
 };
 
 use rustix::io::Errno;
@@ -55,6 +57,10 @@ impl Kernel for Linux {
             Some(device) if device.is_tun() => device.delete().await,
             _ => Ok(()),
         })
+    }
+
+    fn next_hop(&self, uplink: &str, source: IpAddr, to: IpAddr) -> Result<NextHop, KernelError> {
+        next_hop::find(uplink, source, to)
     }
 
     fn make_dir(&self, path: &Path, ownership: Ownership) -> Result<(), KernelError> {

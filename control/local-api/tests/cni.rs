@@ -261,6 +261,26 @@ fn call_when_configuration_is_wrong_gives_codes_6_and_7() {
 }
 
 #[test]
+fn device_id_when_the_runtime_gives_it_is_before_the_configurations() {
+    let parse = |id: Value, runtime: Value| {
+        let conf = json!({"cniVersion": "1.1.0", "name": "a", "deviceID": id, "runtimeConfig": {"deviceID": runtime}});
+        Call::parse(&request("ADD", conf)).unwrap().conf.device_id().map(|id| id.map(str::to_owned))
+    };
+    let (multus, capability) = (json!("0000:01:10.0"), json!("0000:01:10.2"));
+    assert_eq!(parse(multus.clone(), Value::Null), Ok(Some("0000:01:10.0".to_owned())));
+    assert_eq!(parse(multus, capability.clone()), Ok(Some("0000:01:10.2".to_owned())));
+    assert_eq!(parse(Value::Null, capability), Ok(Some("0000:01:10.2".to_owned())));
+    for nothing in [Value::Null, json!("")] {
+        assert_eq!(parse(nothing.clone(), nothing), Ok(None));
+    }
+    for hostile in [json!(5), json!(["0000:01:10.2"]), json!({"a": 1}), json!(true)] {
+        assert_eq!(parse(Value::Null, hostile).unwrap_err().code, Code::INVALID_CONFIG);
+    }
+    let conf = json!({"cniVersion": "1.1.0", "name": "a", "deviceID": 5});
+    assert_eq!(code(&request("ADD", conf)), 6);
+}
+
+#[test]
 fn valid_attachments_when_absent_or_null_are_told_apart() {
     let parse = |json: Value| NetConf::parse(json.to_string().as_bytes()).unwrap().0.valid_attachments;
     assert_eq!(parse(json!({"cniVersion": "1.1.0"})), None, "GC must not take this for `remove everything`");

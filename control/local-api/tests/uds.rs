@@ -66,6 +66,13 @@ impl local_api::agent_v1::agent_server::Agent for Fixed {
         Err(tonic::Status::unimplemented("not asked"))
     }
 
+    async fn list_nodes(
+        &self,
+        _: tonic::Request<local_api::agent_v1::ListNodesRequest>,
+    ) -> Result<tonic::Response<local_api::agent_v1::ListNodesResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("not asked"))
+    }
+
     async fn list_attachments(
         &self,
         _: tonic::Request<local_api::agent_v1::ListAttachmentsRequest>,

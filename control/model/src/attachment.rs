@@ -32,11 +32,16 @@ pub enum PortKind {
     VhostUser,
     /// `/dev/vhost-vdpa-N` for such a program or virtual machine: a device of VDUSE, without a netdev.
     VdpaVhost,
+    /// A virtual function of a card (SR-IOV): its netdev, or the function itself by vfio. The switch sees nothing of it.
+    Sriov,
+    /// A vDPA device of a function of a card: its netdev, or `/dev/vhost-vdpa-N`. The switch sees nothing of it.
+    Vdpa,
 }
 
 impl PortKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tap, Self::Vduse, Self::VhostUser, Self::VdpaVhost];
+    pub const ALL: [Self; 6] =
+        [Self::Tap, Self::Vduse, Self::VhostUser, Self::VdpaVhost, Self::Sriov, Self::Vdpa];
 
     /// The word for it in files and on the command line.
     pub fn as_str(self) -> &'static str {
@@ -45,17 +50,24 @@ impl PortKind {
             Self::Vduse => "vduse",
             Self::VhostUser => "vhost-user",
             Self::VdpaVhost => "vdpa-vhost",
+            Self::Sriov => "sriov",
+            Self::Vdpa => "vdpa",
         }
     }
 
     /// Whether the switch serves it through VDUSE, so that it is a device of the kernel's vDPA bus.
-    pub fn is_vdpa(self) -> bool {
+    pub fn is_vduse(self) -> bool {
         matches!(self, Self::Vduse | Self::VdpaVhost)
     }
 
-    /// Whether its driver is a program's: the pod gets a file or socket, and no netdev.
+    /// Whether the switch serves a program: the pod gets a file or socket, and no netdev.
     pub fn is_for_programs(self) -> bool {
         matches!(self, Self::VhostUser | Self::VdpaVhost)
+    }
+
+    /// Whether it is a device of a card, which has no port in the switch.
+    pub fn is_of_card(self) -> bool {
+        matches!(self, Self::Sriov | Self::Vdpa)
     }
 }
 
@@ -71,7 +83,7 @@ impl fmt::Display for PortKind {
 )]
 #[serde(try_from = "String", into = "String")]
 pub enum KindChoice {
-    /// A kernel netdev: of VDUSE where the node has it, else a TAP.
+    /// The device that the runtime gives the pod; none: a kernel netdev, of VDUSE where the node has it, else a TAP.
     #[default]
     Auto,
     /// This one, or none.
@@ -90,7 +102,7 @@ impl KindChoice {
     /// Whether an interface of that kind is what this asks for.
     pub fn allows(self, kind: PortKind) -> bool {
         match self {
-            Self::Auto => matches!(kind, PortKind::Vduse | PortKind::Tap),
+            Self::Auto => matches!(kind, PortKind::Vduse | PortKind::Tap) || kind.is_of_card(),
             Self::Only(only) => only == kind,
         }
     }
@@ -109,7 +121,7 @@ impl fmt::Display for KindChoice {
 
 /// A text that names no port kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no port kind: choose auto, tap, vduse, vhost-user or vdpa-vhost")]
+#[error("{0:?} is no port kind: choose auto, tap, vduse, vhost-user, vdpa-vhost, sriov or vdpa")]
 pub struct UnknownPortKind(String);
 
 impl FromStr for KindChoice {
@@ -166,7 +178,7 @@ mod tests {
             assert_eq!(serde_yaml_ng::to_string(&choice).unwrap().trim(), choice.as_str());
         }
         let error = "ipvlan".parse::<KindChoice>().unwrap_err().to_string();
-        assert!(error.contains("choose auto, tap, vduse, vhost-user or vdpa-vhost"), "{error}");
+        assert!(error.contains("choose auto, tap, vduse, vhost-user, vdpa-vhost, sriov or vdpa"), "{error}");
     }
 
     #[test]

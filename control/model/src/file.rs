@@ -11,24 +11,43 @@
 //!     routes: [{dst: 0.0.0.0/0}]
 //!     mtu: 1500
 //! ```
+//!
+//! Networks of several nodes need to know those, and the text is the same on all of them:
+//!
+//! ```yaml
+//! nodes:
+//!   - {name: a, number: 1, addresses: [192.0.2.1], uplink: eth0}
+//!   - {name: b, number: 2, addresses: [192.0.2.2], uplink: eth0}
+//! networks:
+//!   - name: green
+//!     topology: layer3
+//!     vni: 100
+//!     subnets: [{subnet: 10.128.0.0/14, nodePrefix: 23}]
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::{Network, NetworkError, NetworkName, NetworkSpec, Subnet};
+use crate::{Network, NetworkError, NetworkName, NetworkSpec, NodeError, NodeSpec, Underlay};
 
 /// The largest networks file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 
-/// The networks by their names.
+/// The networks by their names, as one node has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Networks(BTreeMap<NetworkName, Arc<Network>>);
+pub struct Networks {
+    by_name: BTreeMap<NetworkName, Arc<Network>>,
+    underlay: Option<Underlay>,
+}
 
-#[derive(serde::Deserialize)]
+/// What a networks file says.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileSpec {
+    #[serde(default)]
+    nodes: Vec<NodeSpec>,
     #[serde(default)]
     networks: Vec<NetworkSpec>,
 }
@@ -45,6 +64,29 @@ pub enum FileError {
     /// A network is not legal.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// A node is not legal.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// A network of several nodes, and nobody says which this is.
+    #[error(
+        "network {network:?}: topology: this node, {node:?}, is not among the nodes: add it, or start the agent with the --node that it is"
+    )]
+    NotANode {
+        /// The network.
+        network: String,
+        /// The name of the agent's node.
+        node: String,
+    },
+    /// Two networks of one identifier.
+    #[error("network {network:?}: vni: {vni} is network {rival:?}'s too: choose another")]
+    DuplicateVni {
+        /// The later one by name.
+        network: NetworkName,
+        /// The other network.
+        rival: NetworkName,
+        /// The identifier.
+        vni: u32,
+    },
     /// Two networks of one name.
     #[error("network {0:?}: name: is defined twice: rename or remove one of them")]
     Duplicate(NetworkName),
@@ -67,51 +109,90 @@ pub enum FileError {
 }
 
 impl Networks {
-    /// Reads the YAML (or JSON) text of a networks file.
+    /// Reads the YAML (or JSON) text of a networks file, for a node that is on its own.
     ///
     /// # Errors
     /// The first thing that is not legal.
     pub fn parse(text: &str) -> Result<Self, FileError> {
-        if text.len() > MAX_FILE_BYTES {
-            return Err(FileError::TooLarge);
-        }
-        // An empty file is YAML's null: no networks.
-        let file: Option<FileSpec> =
-            serde_yaml_ng::from_str(text).map_err(|error| FileError::Shape(error.to_string()))?;
-        Self::new(&file.map(|file| file.networks).unwrap_or_default())
+        Self::parse_all(&[text], "")
     }
 
-    /// Checks specs.
+    /// Reads the texts of several networks files, each with a part of the whole, for the node of the name `own`.
     ///
     /// # Errors
     /// The first thing that is not legal.
-    pub fn new(specs: &[NetworkSpec]) -> Result<Self, FileError> {
-        let mut networks = BTreeMap::new();
-        for spec in specs {
-            let network = Network::new(spec)?;
+    pub fn parse_all(texts: &[&str], own: &str) -> Result<Self, FileError> {
+        let mut all = FileSpec::default();
+        for text in texts {
+            let FileSpec { nodes, networks } = read(text)?;
+            all.nodes.extend(nodes);
+            all.networks.extend(networks);
+        }
+        Self::new(&all, own)
+    }
+
+    fn new(specs: &FileSpec, own: &str) -> Result<Self, FileError> {
+        let underlay = Underlay::new(&specs.nodes, own)?;
+        let mut by_name = BTreeMap::new();
+        for spec in &specs.networks {
+            let network = match (&underlay, spec.topology.is_local()) {
+                (Some(underlay), _) => Network::on_node(spec, underlay)?,
+                (None, true) => Network::new(spec)?,
+                (None, false) => {
+                    let (network, node) = (spec.name.clone(), own.to_owned());
+                    return Err(FileError::NotANode { network, node });
+                }
+            };
             let name = network.name().clone();
-            if networks.insert(name.clone(), Arc::new(network)).is_some() {
+            if by_name.insert(name.clone(), Arc::new(network)).is_some() {
                 return Err(FileError::Duplicate(name));
             }
         }
-        check_routers(&networks)?;
-        Ok(Self(networks))
+        check_routers(&by_name)?;
+        check_vnis(&by_name)?;
+        Ok(Self { by_name, underlay })
     }
 
     /// The network of that name.
     pub fn get(&self, name: &NetworkName) -> Option<&Arc<Network>> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Network>> {
-        self.0.values()
+        self.by_name.values()
     }
 
     /// Their names, in order.
     pub fn names(&self) -> impl Iterator<Item = &NetworkName> {
-        self.0.keys()
+        self.by_name.keys()
     }
+
+    /// The nodes, if this one is among them.
+    pub fn underlay(&self) -> Option<&Underlay> {
+        self.underlay.as_ref()
+    }
+}
+
+fn read(text: &str) -> Result<FileSpec, FileError> {
+    if text.len() > MAX_FILE_BYTES {
+        return Err(FileError::TooLarge);
+    }
+    // An empty file is YAML's null: no networks.
+    let file: Option<FileSpec> =
+        serde_yaml_ng::from_str(text).map_err(|error| FileError::Shape(error.to_string()))?;
+    Ok(file.unwrap_or_default())
+}
+
+fn check_vnis(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), FileError> {
+    let mut seen: BTreeMap<u32, &NetworkName> = BTreeMap::new();
+    for (name, network) in networks {
+        let Some(vni) = network.spec().vni else { continue };
+        if let Some(rival) = seen.insert(vni, name) {
+            return Err(FileError::DuplicateVni { network: name.clone(), rival: rival.clone(), vni });
+        }
+    }
+    Ok(())
 }
 
 /// Packets of a router have one way each: no address is of two of its networks.
@@ -120,7 +201,7 @@ fn check_routers(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), F
     for (name, network) in networks {
         let Some(router) = network.router() else { continue };
         let others = seen.entry(router).or_default();
-        for subnet in network.subnets().iter().map(Subnet::net) {
+        for subnet in network.cluster().iter().copied() {
             let overlaps =
                 |(_, other): &&(&NetworkName, IpNet)| other.contains(&subnet) || subnet.contains(other);
             if let Some((rival, other)) = others.iter().find(overlaps) {
@@ -128,7 +209,7 @@ fn check_routers(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), F
                 return Err(FileError::Overlap { network, subnet, rival, other: *other, router });
             }
         }
-        others.extend(network.subnets().iter().map(|subnet| (name, subnet.net())));
+        others.extend(network.cluster().iter().map(|subnet| (name, *subnet)));
     }
     Ok(())
 }
@@ -245,6 +326,73 @@ networks:
             error(&networks("r")),
             r#"network "c": subnets: 10.1.0.0/16 overlaps 10.1.0.0/16 of network "a", which has the same router "r": change one of them"#
         );
+    }
+
+    const NODES: &str = "nodes: [{name: a, number: 1, addresses: [192.0.2.1], uplink: eth0}, {name: b, number: 2, addresses: [192.0.2.2], uplink: eth0}]";
+
+    fn on_node(own: &str, networks: &str) -> Result<Networks, FileError> {
+        Networks::parse_all(&[NODES, &format!("networks: [{networks}]")], own)
+    }
+
+    #[test]
+    fn parse_when_networks_are_of_several_nodes_gives_each_its_part() {
+        let text = "{name: l3, topology: layer3, vni: 7, subnets: [{subnet: 10.128.0.0/14, nodePrefix: 23, exclude: [10.128.4.9, 10.128.2.9]}, {subnet: 'fd00::/48', nodePrefix: 64}]}, \
+            {name: l2, topology: layer2, vni: 8, subnets: [{subnet: 10.1.0.0/16, nodePrefix: 24, gateway: 10.1.0.1}], router: r}";
+        let [a, b] = ["a", "b"].map(|node| on_node(node, text).unwrap());
+        let l3 = |networks: &Networks| networks.get(&"l3".parse().unwrap()).unwrap().clone();
+        let nets =
+            |network: &Network| network.subnets().iter().map(|it| it.net().to_string()).collect::<Vec<_>>();
+        assert_eq!(nets(&l3(&a)), ["10.128.2.0/23", "fd00:0:0:1::/64"]);
+        assert_eq!(nets(&l3(&b)), ["10.128.4.0/23", "fd00:0:0:2::/64"]);
+        assert_eq!(l3(&a).subnets()[0].gateway(), Some([10, 128, 2, 1].into()));
+        assert_eq!(l3(&a).router().unwrap().as_str(), "l3");
+        assert_eq!((l3(&a).mtu().get(), l3(&a).spec().vni), (1400, Some(7)));
+        let routes: Vec<_> = l3(&a).routes().iter().map(|(dst, gw)| format!("{dst} {gw}")).collect();
+        assert_eq!(routes, ["10.128.0.0/14 10.128.2.1", "fd00::/48 fd00:0:0:1::1"]);
+        let elsewhere: Vec<_> =
+            l3(&a).elsewhere().iter().map(|(node, net)| format!("{node} {net}")).collect();
+        assert_eq!(elsewhere, ["2 10.128.4.0/23", "2 fd00:0:0:2::/64"]);
+        let l2 = a.get(&"l2".parse().unwrap()).unwrap();
+        assert_eq!(nets(l2), ["10.1.0.0/16"]);
+        let range = l2.subnets()[0].ranges()[0];
+        assert_eq!((range.first, range.last), ([10, 1, 1, 1].into(), [10, 1, 1, 254].into()));
+        // What is stored of it is legal by itself.
+        assert_eq!(Network::new(l3(&a).spec()).unwrap().subnets(), l3(&a).subnets());
+        assert_eq!(a.underlay().unwrap().others()[0].name().as_str(), "b");
+    }
+
+    #[test]
+    fn parse_when_a_network_of_several_nodes_is_not_legal_names_the_remedy() {
+        let error = |text: &str| on_node("a", &format!("{{name: n, {text}}}")).unwrap_err().to_string();
+        assert!(error("topology: layer2").contains("vni: a network of topology layer2 needs one"));
+        assert!(error("vni: 7").contains("vni: a local network has none"));
+        assert!(error("topology: layer2, vni: 16777216").contains("vni: 16777216 is out of bounds"));
+        assert!(
+            error("topology: layer2, vni: 1, vlan: 7").contains("vlan: a network with a VNI has no VLAN")
+        );
+        assert!(
+            error("subnets: [{subnet: 10.0.0.0/8, nodePrefix: 9}]").contains("a local network has no parts")
+        );
+        let layer3 = |subnet: &str| error(&format!("topology: layer3, vni: 1, subnets: [{{{subnet}}}]"));
+        assert!(layer3("subnet: 10.0.0.0/8").contains("Choose a prefix length longer than 8"));
+        assert!(layer3("subnet: 10.0.0.0/8, nodePrefix: 8").contains("longer than 8"));
+        assert!(
+            layer3("subnet: 10.0.0.0/8, nodePrefix: 9")
+                .contains(r#"no part 2 of prefix length 9, which is node "b"'s"#)
+        );
+        assert!(
+            layer3("subnet: 10.0.0.0/8, nodePrefix: 16, gateway: 10.0.0.1")
+                .contains("gateway: each node has its own")
+        );
+        assert!(
+            layer3("subnet: 10.0.0.0/8, nodePrefix: 16, ranges: [10.0.0.1-10.0.0.9]")
+                .contains("ranges: each node")
+        );
+        let elsewhere = on_node("c", "{name: n, topology: layer2, vni: 1}").unwrap_err().to_string();
+        assert!(elsewhere.contains(r#"this node, "c", is not among the nodes"#), "{elsewhere}");
+        let twice = "{name: n, topology: layer2, vni: 1}, {name: m, topology: layer2, vni: 1}";
+        let twice = on_node("a", twice).unwrap_err().to_string();
+        assert_eq!(twice, r#"network "n": vni: 1 is network "m"'s too: choose another"#);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{KindChoice, NameError, NetworkName, PortKind, Subnet, SubnetError, SubnetSpec};
+use crate::{KindChoice, NameError, NetworkName, PortKind, Subnet, SubnetError, SubnetSpec, Underlay, parts};
 
 /// A network as a person writes it in the networks file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -16,9 +16,15 @@ pub struct NetworkSpec {
     /// None: a network without addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<SubnetSpec>,
-    /// The largest IP packet, in bytes.
-    #[serde(default = "default_mtu")]
-    pub mtu: u32,
+    /// Which nodes the network is on.
+    #[serde(default, skip_serializing_if = "Topology::is_local")]
+    pub topology: Topology,
+    /// Its virtual network identifier, the same on all nodes: for networks of several nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
+    /// The largest IP packet, in bytes [default: 1500; 1400 with a VNI, which leaves room for the tunnels' headers].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// The switch is the gateway of the subnets, and routes between the networks that name the same router; none: gateways
     /// are somebody else's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +65,35 @@ pub struct NetworkSpec {
     /// How vhost-user sockets are made, and who owns the files of pods' programs.
     #[serde(default)]
     pub vhost_user: VhostSocketSpec,
+}
+
+/// Which nodes a network is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Topology {
+    /// This one: a network of the same name on another node is another network.
+    #[default]
+    Local,
+    /// All of them: one L2 domain.
+    Layer2,
+    /// All of them: each has a subnet, and packets are routed between those.
+    Layer3,
+}
+
+impl Topology {
+    /// True for a network of one node.
+    pub fn is_local(&self) -> bool {
+        *self == Self::Local
+    }
+
+    /// The word for it in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Layer2 => "layer2",
+            Self::Layer3 => "layer3",
+        }
+    }
 }
 
 /// A route as a person writes it (the CNI result's field names).
@@ -170,9 +205,13 @@ const MAX_AGE_SECONDS: u32 = 7 * 24 * 3600;
 /// The smallest MTU that carries IPv6 (RFC 8200 §5).
 const MIN_MTU_IPV6: u32 = 1280;
 
-fn default_mtu() -> u32 {
-    1500
-}
+/// Of an untagged Ethernet.
+const DEFAULT_MTU: u32 = 1500;
+/// That with room for the headers of a tunnel over either family, as others in this field have it.
+const DEFAULT_OVERLAY_MTU: u32 = 1400;
+/// Identifiers have 24 bits (RFC 8926 §3.4); 0 stands for none with some.
+const MAX_VNI: u32 = (1 << 24) - 1;
+
 fn default_queues() -> u32 {
     1
 }
@@ -212,6 +251,55 @@ pub enum Invalid {
         subnet: IpNet,
         /// The first one.
         other: IpNet,
+    },
+    /// A network of several nodes has no identifier.
+    #[error("vni: a network of topology {} needs one: choose 1 to {MAX_VNI}, the same on all nodes", .0.as_str())]
+    NoVni(Topology),
+    /// A network of one node has one.
+    #[error("vni: a local network has none: remove it, or set topology to layer2 or layer3")]
+    LocalVni,
+    /// A VLAN and a VNI.
+    #[error("vlan: a network with a VNI has no VLAN: remove one of them")]
+    VlanAndVni,
+    /// Addresses would be given out twice.
+    #[error("subnets[{index}].nodePrefix: which part of {subnet} does each node have? Choose a prefix length longer than {len}", len = .subnet.prefix_len())]
+    NoNodePrefix {
+        /// Which one, from 0.
+        index: usize,
+        /// The subnet.
+        subnet: IpNet,
+    },
+    /// Parts of a subnet of one node.
+    #[error(
+        "subnets[{index}].nodePrefix: a local network has no parts: remove it, or set topology to layer2 or layer3"
+    )]
+    LocalNodePrefix {
+        /// Which one, from 0.
+        index: usize,
+    },
+    /// The node has no part.
+    #[error(
+        "subnets[{index}].nodePrefix: {subnet} has no part {number} of prefix length {prefix}, which is node {node:?}'s: choose a longer one"
+    )]
+    NoPart {
+        /// Which one, from 0.
+        index: usize,
+        /// The subnet.
+        subnet: IpNet,
+        /// The length.
+        prefix: u8,
+        /// The node.
+        node: String,
+        /// Its number.
+        number: u16,
+    },
+    /// What follows from the node is given.
+    #[error("subnets[{index}].{field}: each node has its own, which follows from nodePrefix: remove it")]
+    OfNode {
+        /// Which one, from 0.
+        index: usize,
+        /// The field.
+        field: &'static str,
     },
     /// The router's name is none.
     #[error("router: {0}")]
@@ -313,6 +401,10 @@ pub struct Network {
     mtu: MtuBytes,
     routes: Vec<(IpNet, IpAddr)>,
     vhost_socket: VhostSocket,
+    /// The subnets that the nodes' parts are of.
+    cluster: Vec<IpNet>,
+    /// Which part which other node has.
+    elsewhere: Vec<(u16, IpNet)>,
 }
 
 impl Network {
@@ -328,7 +420,9 @@ impl Network {
         let name = spec.name.parse()?;
         let subnets = check_subnets(&spec.subnets)?;
         let router = check_router(spec, &subnets)?;
-        let mtu = MtuBytes::new(spec.mtu).ok_or_else(|| out_of_bounds("mtu", spec.mtu, 68, 65_521))?;
+        check_topology(spec)?;
+        let mtu = spec.mtu.unwrap_or(if spec.vni.is_some() { DEFAULT_OVERLAY_MTU } else { DEFAULT_MTU });
+        let mtu = MtuBytes::new(mtu).ok_or_else(|| out_of_bounds("mtu", mtu, 68, 65_521))?;
         if mtu.get() < MIN_MTU_IPV6 && subnets.iter().any(|subnet| subnet.net().addr().is_ipv6()) {
             return Err(Invalid::MtuForIpv6(mtu.get()));
         }
@@ -342,7 +436,34 @@ impl Network {
         within("portMacLimit", spec.port_mac_limit, 0, MAX_STATIONS)?;
         let routes = check_routes(&spec.routes, &subnets)?;
         let vhost_socket = check_socket(&spec.vhost_user)?;
-        Ok(Self { spec: spec.clone(), name, subnets, router, mtu, routes, vhost_socket })
+        let cluster = subnets.iter().map(Subnet::net).collect();
+        let (spec, elsewhere) = (spec.clone(), Vec::new());
+        Ok(Self { spec, name, subnets, router, mtu, routes, vhost_socket, cluster, elsewhere })
+    }
+
+    /// The network as the agent of `underlay`'s own node has it: of each subnet that node's part.
+    ///
+    /// # Errors
+    /// The first field that is not legal.
+    pub fn on_node(spec: &NetworkSpec, underlay: &Underlay) -> Result<Self, NetworkError> {
+        let parts = || {
+            let own = parts::of_node(spec, underlay.own())?;
+            let mut network = Self::check(&own)?;
+            network.cluster = spec.subnets.iter().map(|subnet| subnet.subnet).collect();
+            network.elsewhere = parts::elsewhere(spec, underlay)?;
+            Ok(network)
+        };
+        parts().map_err(|invalid| NetworkError { network: spec.name.clone(), invalid })
+    }
+
+    /// The subnets that it has on all nodes together.
+    pub fn cluster(&self) -> &[IpNet] {
+        &self.cluster
+    }
+
+    /// The parts of its subnets that other nodes have, by the nodes' numbers.
+    pub fn elsewhere(&self) -> &[(u16, IpNet)] {
+        &self.elsewhere
     }
 
     /// As it was written: the fields that are legal by themselves (`vlan`, `queues`, limits, switches).
@@ -389,6 +510,20 @@ fn within(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), Inv
     if (min..=max).contains(&value) { Ok(()) } else { Err(out_of_bounds(field, value, min, max)) }
 }
 
+fn check_topology(spec: &NetworkSpec) -> Result<(), Invalid> {
+    let has_part = |subnet: &SubnetSpec| subnet.node_prefix.is_some();
+    match (spec.topology, spec.vni) {
+        (Topology::Local, Some(_)) => Err(Invalid::LocalVni),
+        (Topology::Local, None) => match spec.subnets.iter().position(has_part) {
+            Some(index) => Err(Invalid::LocalNodePrefix { index }),
+            None => Ok(()),
+        },
+        (topology, None) => Err(Invalid::NoVni(topology)),
+        (_, Some(_)) if spec.vlan.is_some() => Err(Invalid::VlanAndVni),
+        (_, Some(vni)) => within("vni", vni, 1, MAX_VNI),
+    }
+}
+
 fn check_router(spec: &NetworkSpec, subnets: &[Subnet]) -> Result<Option<NetworkName>, Invalid> {
     let Some(name) = &spec.router else { return Ok(None) };
     let name = name.parse().map_err(Invalid::Router)?;
@@ -404,7 +539,7 @@ fn check_router(spec: &NetworkSpec, subnets: &[Subnet]) -> Result<Option<Network
 /// VDUSE refuses VIRTIO_NET_F_CTRL_VQ, without which there is no VIRTIO_NET_F_MQ (virtio 1.2 §5.1.3.1).
 fn check_queues_of_kind(spec: &NetworkSpec) -> Result<(), Invalid> {
     match spec.port_kind {
-        KindChoice::Only(kind) if kind.is_vdpa() && spec.queues > 1 => {
+        KindChoice::Only(kind) if kind.is_vduse() && spec.queues > 1 => {
             Err(Invalid::QueuesOfKind { queues: spec.queues, kind })
         }
         _ => Ok(()),

@@ -20,6 +20,9 @@ pub struct SubnetSpec {
     /// Addresses and subnets that no pod may have: `10.1.0.53` or `10.1.0.64/28`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// Each node has a part of this prefix length, by its number: for networks of several nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_prefix: Option<u8>,
 }
 
 /// Why a spec is no subnet.
@@ -154,7 +157,7 @@ impl Subnet {
 
 /// The addresses of a subnet that hosts may have: IPv4 without network and broadcast address (RFC 3021 lets a /31 have
 /// both), IPv6 without the subnet-router anycast address (RFC 4291 §2.6.1; RFC 6164 lets a /127 have both).
-fn usable(net: IpNet) -> AddressRange {
+pub(crate) fn usable(net: IpNet) -> AddressRange {
     let (mut first, mut last) = (net.network(), net.broadcast());
     let host_bits = net.max_prefix_len() - net.prefix_len();
     if host_bits > 1 {
@@ -240,7 +243,13 @@ mod tests {
     use super::*;
 
     fn spec(subnet: &str) -> SubnetSpec {
-        SubnetSpec { subnet: subnet.parse().unwrap(), ranges: vec![], gateway: None, exclude: vec![] }
+        SubnetSpec {
+            subnet: subnet.parse().unwrap(),
+            ranges: vec![],
+            gateway: None,
+            exclude: vec![],
+            node_prefix: None,
+        }
     }
 
     fn range(subnet: &str) -> (String, String) {

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use model::{AttachmentId, PortKind};
+use model::{AttachmentId, DeviceDriver, PortKind};
+use vswitch::program::PortNo;
 
 use crate::kernel::{LinkConfig, LinkState, VdpaDevice};
-use crate::parts::link_config;
-use crate::record::{Attachment, State, VdpaPlace};
-use crate::{Engine, choice};
+use crate::parts::{self, link_config};
+use crate::record::{Attachment, CardDevice, State, VdpaPlace};
+use crate::{Engine, handover};
 
 impl Engine {
     /// CHECK: the attachment, if it is as it was made.
@@ -27,17 +28,43 @@ impl Engine {
         }
         let device =
             attachment.vdpa.as_ref().and_then(|place| self.check_device(&attachment, place, &mut drift));
-        match attachment.kind {
-            PortKind::Tap | PortKind::Vduse => self.check_link(&attachment, device.as_ref(), &mut drift),
-            PortKind::VhostUser | PortKind::VdpaVhost => self.check_files(&attachment, &mut drift),
+        let virtio = device.and_then(|device| device.virtio);
+        match (attachment.kind, &attachment.card) {
+            (_, Some(card)) => self.check_card(&attachment, card, virtio.as_deref(), &mut drift),
+            (PortKind::VhostUser | PortKind::VdpaVhost, None) => self.check_files(&attachment, &mut drift),
+            (_, None) => self.check_link(&attachment, virtio.as_deref(), &mut drift),
         }
-        self.check_port(&attachment, &mut drift);
+        if let Some(number) = attachment.port {
+            self.check_port(&attachment, PortNo(number), &mut drift);
+        }
         if drift.is_empty() { Ok(attachment) } else { Err(drift) }
     }
 
-    fn check_port(&self, attachment: &Attachment, drift: &mut Vec<String>) {
+    /// What the card enforces; and the netdev of its device in the pod, or that a program has the device still.
+    fn check_card(
+        &self,
+        attachment: &Attachment,
+        card: &CardDevice,
+        virtio: Option<&str>,
+        drift: &mut Vec<String>,
+    ) {
+        drift.extend(handover::drift(&*self.rim().kernel, card));
+        match card.driver {
+            None => self.check_link(attachment, Some(&card.function.to_string()), drift),
+            Some(DeviceDriver::VirtioVdpa) => self.check_link(attachment, virtio, drift),
+            // The bus was looked at.
+            Some(DeviceDriver::VhostVdpa) => {}
+            Some(wanted @ DeviceDriver::VfioPci) => match self.rim().kernel.function_driver(card.function) {
+                Ok(driver) if driver.as_deref() == Some(wanted.as_str()) => {}
+                Ok(_) => drift.push(format!("{wanted} does not drive the PCI function {}", card.function)),
+                Err(error) => drift.push(error.to_string()),
+            },
+        }
+    }
+
+    fn check_port(&self, attachment: &Attachment, number: PortNo, drift: &mut Vec<String>) {
         match self.rim().datapath.ports() {
-            Ok(ports) if ports.contains(&vswitch::program::PortNo(attachment.port)) => {}
+            Ok(ports) if ports.contains(&number) => {}
             Ok(_) => drift.push(format!("the switch has no port {:?}: see its log", attachment.port_name())),
             Err(error) => drift.push(error.to_string()),
         }
@@ -58,7 +85,7 @@ impl Engine {
         drift: &mut Vec<String>,
     ) -> Option<VdpaDevice> {
         let name = &place.device;
-        let driver = choice::driver(attachment.kind)?;
+        let driver = parts::driver(attachment)?;
         match self.rim().kernel.vdpa_device(name) {
             Ok(None) => drift.push(format!("the device {name} is gone from the vDPA bus")),
             Ok(Some(device)) if !device.serves(driver) => {
@@ -80,13 +107,14 @@ impl Engine {
         None
     }
 
-    fn check_link(&self, attachment: &Attachment, device: Option<&VdpaDevice>, drift: &mut Vec<String>) {
+    /// The netdev in the pod, which belongs to `parent` where that is known.
+    fn check_link(&self, attachment: &Attachment, parent: Option<&str>, drift: &mut Vec<String>) {
         let wanted = link_config(attachment);
         match self.rim().kernel.link(&attachment.netns, &wanted.name) {
             Ok(Some(state)) => {
                 compare(&wanted, &state, drift);
-                if device.is_some_and(|device| device.virtio != state.parent) {
-                    drift.push(format!("{} is not the netdev of the attachment's vDPA device", wanted.name));
+                if parent.is_some() && parent != state.parent.as_deref() {
+                    drift.push(format!("{} is not the netdev of the attachment's device", wanted.name));
                 }
             }
             Ok(None) => {

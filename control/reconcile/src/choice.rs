@@ -1,9 +1,9 @@
 //! Which kind of interface does a pod get, and why?
 //!
-//! What the pod asks for, else what the network says; and where that is `auto`, a netdev of VDUSE if the kernel can make
-//! one, else a TAP. The answer is kept with the attachment: a node that learns VDUSE later changes nothing that is there.
+//! What the pod asks for, else what the network says; and where that is `auto`, the device that the runtime gives the pod;
+//! without one, a netdev of VDUSE if the kernel can make one, else a TAP. The answer is kept with the attachment: a node that learns VDUSE later changes nothing that is there.
 
-use model::{KindChoice, NetworkSpec, PortKind};
+use model::{DeviceRequest, KindChoice, NetworkSpec, PortKind};
 
 use crate::Kernel;
 use crate::desired::{AddRequest, ReserveError};
@@ -25,22 +25,28 @@ pub(crate) fn choose(
     network: &NetworkSpec,
 ) -> Result<Chosen, ReserveError> {
     let by = if request.kind.is_some() { "the CNI configuration" } else { "the network" };
-    match request.kind.unwrap_or(network.port_kind) {
-        KindChoice::Auto => Ok(best(kernel, network)),
-        KindChoice::Only(kind) => {
-            require(kernel, kind, network)?;
-            Ok(Chosen { kind, reason: format!("{by} asks for it") })
-        }
-    }
+    let chosen = match (request.kind.unwrap_or(network.port_kind), &request.device) {
+        (KindChoice::Auto, None) => return Ok(best(kernel, network)),
+        (KindChoice::Auto, Some(device)) => given(device),
+        (KindChoice::Only(kind), _) => Chosen { kind, reason: format!("{by} asks for it") },
+    };
+    require(kernel, chosen.kind, network)?;
+    require_device(chosen.kind, request, network)?;
+    Ok(chosen)
 }
 
-/// The driver of a kind's device, if it is one of the vDPA bus.
+/// The driver of a kind's device of VDUSE.
 pub(crate) fn driver(kind: PortKind) -> Option<VdpaDriver> {
     match kind {
         PortKind::Vduse => Some(VdpaDriver::Virtio),
         PortKind::VdpaVhost => Some(VdpaDriver::Vhost),
-        PortKind::Tap | PortKind::VhostUser => None,
+        PortKind::Tap | PortKind::VhostUser | PortKind::Sriov | PortKind::Vdpa => None,
     }
+}
+
+fn given(device: &DeviceRequest) -> Chosen {
+    let kind = device.driver.map_or(PortKind::Sriov, model::DeviceDriver::kind);
+    Chosen { kind, reason: format!("auto: the runtime gives the pod {}", device.function) }
 }
 
 fn best(kernel: &dyn Kernel, network: &NetworkSpec) -> Chosen {
@@ -61,4 +67,34 @@ fn require(kernel: &dyn Kernel, kind: PortKind, network: &NetworkSpec) -> Result
         return Err(ReserveError::QueuesOfKind { kind, network, queues });
     }
     kernel.can_vduse(driver).map_err(|reason| ReserveError::KindNotHere { kind, reason })
+}
+
+/// A device of a card is asked for, and the kind can be one and do without the switch; or neither.
+fn require_device(kind: PortKind, request: &AddRequest, network: &NetworkSpec) -> Result<(), ReserveError> {
+    match &request.device {
+        None if kind.is_of_card() => Err(ReserveError::NoDevice(kind)),
+        None => Ok(()),
+        Some(device) if !kind.is_of_card() => {
+            Err(ReserveError::DeviceOfKind { kind, function: device.function })
+        }
+        Some(device) => {
+            if let Some(driver) = device.driver.filter(|driver| driver.kind() != kind) {
+                return Err(ReserveError::DriverOfKind { kind, driver });
+            }
+            let field = only_by_switch(network);
+            let refuse = |field| ReserveError::PassesSwitch { kind, network: network.name.clone(), field };
+            field.map_or(Ok(()), |field| Err(refuse(field)))
+        }
+    }
+}
+
+/// A field of a network that asks for what nobody but the switch does.
+fn only_by_switch(network: &NetworkSpec) -> Option<&'static str> {
+    let fields = [
+        (network.router.is_some(), "router"),
+        (network.vni.is_some(), "vni"),
+        (network.isolated, "isolated"),
+        (network.queues > 1, "queues"),
+    ];
+    fields.into_iter().find(|(asked, _)| *asked).map(|(_, field)| field)
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec};
+use vswitch::program::{
+    IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix, Scope, UnderlaySpec,
+};
 
 use crate::kernel::Ownership;
 
@@ -24,6 +26,12 @@ pub enum Device {
     Vduse {
         /// Its name: `/dev/vduse/NAME`.
         name: String,
+    },
+    /// The node's own network interface towards other nodes, which stays its kernel driver's: tunnels' packets are taken
+    /// from it, all others are left to the host.
+    Uplink {
+        /// Its name in the switch's own namespace.
+        netdev: String,
     },
     /// A vhost-user socket.
     VhostUser {
@@ -69,6 +77,16 @@ pub struct Update {
     pub put_ports: Vec<Port>,
     /// Ports to remove.
     pub delete_ports: Vec<PortNo>,
+    /// The other nodes, where the update is everything; else they stay as they are.
+    pub underlay: Option<UnderlaySpec>,
+    /// Policies to create or replace.
+    pub put_policies: Vec<PolicySpec>,
+    /// Policies to remove.
+    pub delete_policies: Vec<PolicyNo>,
+    /// Who is who from now on.
+    pub put_identities: Vec<IdentitySpec>,
+    /// Addresses that have no identity any more.
+    pub delete_identities: Vec<(Scope, Prefix)>,
 }
 
 /// What became of an update.

@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use model::{
-    AttachmentId, Dns, KindChoice, MacAddr, Network, NetworkName, Networks, PodRef, PortKind, Subnet,
+    AttachmentId, DeviceDriver, DeviceRequest, Dns, KindChoice, MacAddr, Network, NetworkName, Networks,
+    PciAddress, PodRef, PortKind, Subnet, VfConfig, Vlan, VlanProtocol,
 };
 
 use crate::choice::Chosen;
 use crate::ipam::next_free;
-use crate::kernel::Route;
-use crate::record::{Address, Attachment, Delegation, State, VdpaPlace, VhostFiles};
+use crate::kernel::{NextHop, Route};
+use crate::record::{Address, Attachment, CardDevice, Delegation, State, VdpaPlace, VhostFiles};
 use crate::store::{Op, Snapshot, StoredNetwork};
+use crate::underlay::Reached;
 
 /// An interface that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct AddRequest {
     pub netns: PathBuf,
     /// The pod, where the runtime says it.
     pub pod: Option<PodRef>,
+    /// The device of a card that the runtime gives the pod.
+    pub device: Option<DeviceRequest>,
     /// The station address asked for.
     pub mac: Option<MacAddr>,
     /// The addresses asked for, each with its prefix length where it was given. A family that nothing is asked of is served
@@ -40,7 +44,7 @@ pub struct AddRequest {
     pub addresses: Vec<(IpAddr, Option<u8>)>,
     /// Name resolution instead of the network's.
     pub dns: Option<Dns>,
-    /// Where the runtime wants the device-info of an interface for programs.
+    /// Where the runtime wants the device-info of an interface that has one.
     pub device_info_file: Option<PathBuf>,
     /// The IPAM plugin to ask instead; then `addresses` is that plugin's to read.
     pub delegation: Option<Delegation>,
@@ -136,6 +140,53 @@ pub enum ReserveError {
         /// The queue pairs it asks for.
         queues: u32,
     },
+    /// Another pod has the device.
+    #[error(
+        "PCI function {function} is the device of {by}: delete that pod first, or ask for another device"
+    )]
+    DeviceTaken {
+        /// The function.
+        function: PciAddress,
+        /// The other one's interface, by pod where that is known.
+        by: String,
+    },
+    /// The kind is a device's, and none is asked for.
+    #[error(
+        "port kind {0} needs a deviceID: let the runtime pass one (annotation k8s.v1.cni.cncf.io/resourceName of the \
+         NetworkAttachmentDefinition, and capability deviceID), or set it in the CNI configuration"
+    )]
+    NoDevice(PortKind),
+    /// The kind is none of devices of cards.
+    #[error(
+        "deviceID {function} has no use with port kind {kind}: set portKind to sriov or vdpa, or take the pod's device away"
+    )]
+    DeviceOfKind {
+        /// The kind asked for.
+        kind: PortKind,
+        /// The device asked for.
+        function: PciAddress,
+    },
+    /// The driver is for another kind.
+    #[error("driver {driver} is for port kind {}, not for {kind}: ask for that one, or leave the driver out", .driver.kind())]
+    DriverOfKind {
+        /// The kind asked for.
+        kind: PortKind,
+        /// The driver asked for.
+        driver: DeviceDriver,
+    },
+    /// The network asks for what nobody but the switch does.
+    #[error(
+        "network {network:?} has {field}, which is the switch's to do, and a device of port kind {kind} passes the switch by: \
+         give such devices a network without {field}"
+    )]
+    PassesSwitch {
+        /// The kind asked for.
+        kind: PortKind,
+        /// The network.
+        network: String,
+        /// The field.
+        field: &'static str,
+    },
     /// All port numbers are taken.
     #[error("the switch has no port number left: remove pods")]
     NoPort,
@@ -158,6 +209,8 @@ pub struct Known {
     pub network: Arc<Network>,
     /// Whether the networks file still defines it. If not, it stays until its last attachment goes.
     pub defined: bool,
+    /// The number of the port that stands for other nodes, if it is on several.
+    pub overlay_port: Option<u16>,
 }
 
 /// The index.
@@ -169,6 +222,9 @@ pub struct Desired {
     networks: BTreeMap<NetworkName, Known>,
     cursors: BTreeMap<String, IpAddr>,
     port_cursor: u16,
+    // Of the uplink, once there was one.
+    uplink_port: Option<u16>,
+    reached: Option<Reached>,
 }
 
 impl Desired {
@@ -179,13 +235,15 @@ impl Desired {
     pub fn load(snapshot: Snapshot) -> Result<Self, String> {
         let mut desired =
             Self { cursors: snapshot.cursors, port_cursor: snapshot.port_cursor, ..Self::default() };
+        desired.uplink_port = snapshot.uplink_port;
         for stored in snapshot.networks {
             let network = Network::new(&stored.spec).map_err(|error| error.to_string())?;
-            let known = Known { number: stored.number, network: Arc::new(network), defined: false };
+            let (number, overlay_port) = (stored.number, stored.overlay_port);
+            let known = Known { number, network: Arc::new(network), defined: false, overlay_port };
             desired.networks.insert(known.network.name().clone(), known);
         }
         for attachment in snapshot.attachments {
-            if attachment.state == State::Ready {
+            if attachment.state == State::Ready && attachment.port.is_some() {
                 desired.plugged.insert(attachment.id.clone());
             }
             desired.attachments.insert(attachment.id.clone(), attachment);
@@ -234,6 +292,7 @@ impl Desired {
         let mut next_number =
             self.networks.values().map(|known| known.number).max().map_or(1, |number| number + 1);
         let mut ops = Vec::new();
+        let mut ports = self.free_ports();
         for network in networks.iter() {
             let number = match self.networks.get(network.name()) {
                 Some(known) if known.network == *network => continue,
@@ -243,7 +302,13 @@ impl Desired {
                     next_number - 1
                 }
             };
-            ops.push(Op::PutNetwork(Box::new(StoredNetwork { number, spec: network.spec().clone() })));
+            let known = self.networks.get(network.name()).and_then(|known| known.overlay_port);
+            let overlay_port = network.spec().vni.and_then(|_| known.or_else(|| ports.next()));
+            let spec = network.spec().clone();
+            ops.push(Op::PutNetwork(Box::new(StoredNetwork { number, spec, overlay_port })));
+        }
+        if networks.underlay().is_some() && self.uplink_port.is_none() {
+            ops.extend(ports.next().map(Op::UplinkPort));
         }
         let gone = |name: &&NetworkName| networks.get(name).is_none() && !self.in_use(name, None);
         ops.extend(self.networks.keys().filter(gone).cloned().map(Op::DeleteNetwork));
@@ -254,8 +319,30 @@ impl Desired {
     pub fn define(&mut self, networks: &Networks, ops: &[Op]) {
         self.take_over(ops);
         for known in self.networks.values_mut() {
-            known.defined = networks.get(known.network.name()).is_some();
+            let defined = networks.get(known.network.name());
+            known.defined = defined.is_some();
+            if let Some(network) = defined {
+                known.network = Arc::clone(network);
+            }
         }
+        let next_hops = self.reached.take().map(|reached| reached.next_hops).unwrap_or_default();
+        if let (Some(nodes), Some(port)) = (networks.underlay().cloned(), self.uplink_port) {
+            self.reached = Some(Reached { nodes, port, next_hops });
+        }
+    }
+
+    /// The node among the others, if it is one of several.
+    pub(crate) fn reached(&self) -> Option<&Reached> {
+        self.reached.as_ref()
+    }
+
+    /// Takes over the ways to the other nodes; true if that changes anything.
+    pub(crate) fn reach(&mut self, next_hops: BTreeMap<u16, NextHop>) -> bool {
+        let Some(reached) = self.reached.as_mut().filter(|reached| reached.next_hops != next_hops) else {
+            return false;
+        };
+        reached.next_hops = next_hops;
+        true
     }
 
     /// The network that a pod can be attached to.
@@ -283,9 +370,14 @@ impl Desired {
             None => self.lease(request, network, &mut ops)?,
             Some(_) => Vec::new(),
         };
-        let port = self.next_port().ok_or(ReserveError::NoPort)?;
-        ops.push(Op::PortCursor(port));
         let kind = chosen.kind;
+        let card = request.device.as_ref().map(|device| self.claim(request, device, network)).transpose()?;
+        let port = match card {
+            None => Some(self.next_port().ok_or(ReserveError::NoPort)?),
+            Some(_) => None,
+        };
+        ops.extend(port.map(Op::PortCursor));
+        let mtu = request.device.as_ref().and_then(|device| device.mtu).unwrap_or(network.mtu());
         let attachment = Attachment {
             id: request.id.clone(),
             config: request.config.clone(),
@@ -296,12 +388,13 @@ impl Desired {
             pod: request.pod.clone(),
             port,
             mac: self.station(request)?,
-            mtu_bytes: network.mtu().get(),
+            mtu_bytes: mtu.get(),
             routes: usable_routes(network, &addresses),
             addresses,
             dns: request.dns.clone().unwrap_or_else(|| network.spec().dns.clone()),
             vhost: kind.is_for_programs().then(|| self.place(request, kind, places)).transpose()?,
-            vdpa: kind.is_vdpa().then(|| VdpaPlace { device: device_name(request, port), path: None }),
+            vdpa: port.filter(|_| kind.is_vduse()).map(|port| device_name(request, port)).map(VdpaPlace::new),
+            card,
             delegation: request.delegation.clone(),
             state: State::Reserved,
         };
@@ -339,6 +432,7 @@ impl Desired {
                 Op::DeleteNetwork(name) => drop(self.networks.remove(&name)),
                 Op::Cursor(key, address) => drop(self.cursors.insert(key, address)),
                 Op::PortCursor(port) => self.port_cursor = port,
+                Op::UplinkPort(port) => self.uplink_port = Some(port),
             }
         }
     }
@@ -372,7 +466,8 @@ impl Desired {
     fn put_network(&mut self, stored: &StoredNetwork) {
         // Only specs of networks that were checked are planned.
         if let Ok(network) = Network::new(&stored.spec) {
-            let known = Known { number: stored.number, network: Arc::new(network), defined: true };
+            let (number, overlay_port) = (stored.number, stored.overlay_port);
+            let known = Known { number, network: Arc::new(network), defined: true, overlay_port };
             self.networks.insert(known.network.name().clone(), known);
         }
     }
@@ -452,16 +547,59 @@ impl Desired {
         }
     }
 
+    /// Refuses an attachment whose station address, which its device brought, is another's of the network.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn refuse_station(&self, attachment: &Attachment) -> Result<(), ReserveError> {
+        self.free_station(attachment.mac, &attachment.network, &attachment.id)
+    }
+
+    fn free_station(
+        &self,
+        mac: MacAddr,
+        network: &NetworkName,
+        id: &AttachmentId,
+    ) -> Result<(), ReserveError> {
+        let same = |other: &&Attachment| other.network == *network && other.mac == mac && other.id != *id;
+        match self.attachments().find(same) {
+            Some(other) => Err(ReserveError::MacTaken { mac, by: other.id.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The device of a card, if no other attachment has it.
+    fn claim(
+        &self,
+        request: &AddRequest,
+        device: &DeviceRequest,
+        network: &Network,
+    ) -> Result<CardDevice, ReserveError> {
+        let function = device.function;
+        let has = |other: &&Attachment| other.card.as_ref().is_some_and(|card| card.function == function);
+        if let Some(other) = self.attachments().find(has) {
+            return Err(ReserveError::DeviceTaken { function, by: other.port_name() });
+        }
+        // The pods of a network are in its VLAN, whoever puts them there. A network's VLAN is checked.
+        let of_network =
+            network.spec().vlan.and_then(|vlan| Vlan::new(vlan.into(), 0, VlanProtocol::Dot1q).ok());
+        let vlan = device.settings.vlan.or(of_network);
+        Ok(CardDevice {
+            function,
+            driver: device.driver,
+            settings: VfConfig { mac: request.mac, vlan, ..device.settings.clone() },
+            group: None,
+            device_info: request.device_info_file.clone(),
+            before: None,
+        })
+    }
+
     fn station(&self, request: &AddRequest) -> Result<MacAddr, ReserveError> {
         if let Some(mac) = request.mac {
             if !mac.is_unicast() {
                 return Err(ReserveError::NotAStation(mac));
             }
-            let same = |other: &&Attachment| other.network == request.network && other.mac == mac;
-            return match self.attachments().find(same) {
-                Some(other) => Err(ReserveError::MacTaken { mac, by: other.id.clone() }),
-                None => Ok(mac),
-            };
+            return self.free_station(mac, &request.network, &request.id).map(|()| mac);
         }
         let used: HashSet<MacAddr> = self.attachments().map(|attachment| attachment.mac).collect();
         // Ends: there are more attempts than attachments can be.
@@ -477,9 +615,20 @@ impl Desired {
 
     /// Port 0 is never used: it is what an unset number looks like.
     fn next_port(&self) -> Option<u16> {
-        let used: HashSet<u16> = self.attachments().map(|attachment| attachment.port).collect();
+        self.free_ports().next()
+    }
+
+    fn free_ports(&self) -> impl Iterator<Item = u16> + use<> {
+        let overlays = self.networks.values().filter_map(|known| known.overlay_port);
+        let used: HashSet<u16> = self
+            .attachments()
+            .filter_map(|attachment| attachment.port)
+            .chain(overlays)
+            .chain(self.uplink_port)
+            .collect();
         let behind = self.port_cursor.saturating_add(1)..u16::MAX;
-        behind.chain(1..=self.port_cursor.min(u16::MAX - 1)).find(|port| *port != 0 && !used.contains(port))
+        let all = behind.chain(1..=self.port_cursor.min(u16::MAX - 1));
+        all.filter(move |port| *port != 0 && !used.contains(port))
     }
 
     fn place(

@@ -1,7 +1,8 @@
 //! Who attaches, detaches and repairs? The one owner of the node's attachments.
 //!
 //! ADD goes: choose the kind -> reserve (stored) -> IPAM plugin, if delegated (stored) -> directory -> port -> vDPA device ->
-//! netdev, or files and mount -> ready (stored) -> answer. Each step is idempotent. DEL undoes them in the reverse order, whatever was done of them, and
+//! netdev, or files and mount -> ready (stored) -> answer. A device of a card has no port: in its place it is looked at (stored,
+//! to be brought back as it was), configured and given to the pod. Each step is idempotent. DEL undoes them in the reverse order, whatever was done of them, and
 //! forgets the attachment only when all is undone. So the record says at any instant what may exist, and an agent that
 //! finds a half-made one undoes it.
 //!
@@ -13,7 +14,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{AttachmentId, NetworkName, Networks, VhostSocket};
+use model::{AttachmentId, DeviceRequest, NetworkName, Networks, VhostSocket};
+use vswitch::program::PortNo;
 
 use crate::datapath::DatapathError;
 use crate::delegate::DelegateError;
@@ -23,7 +25,8 @@ use crate::locks::{Guard, Locks};
 use crate::program::{self, ProgramError, Programmer, Synced};
 use crate::record::{Address, Attachment, State, VhostFiles};
 use crate::store::{Op, Snapshot, Store, StoreError};
-use crate::{Datapath, Delegate, Kernel, choice, parts, vhost};
+use crate::underlay::{self, NodeView, Reached};
+use crate::{Datapath, Delegate, Kernel, choice, handover, parts, vhost};
 
 /// The rim: what the engine acts on.
 #[derive(Clone)]
@@ -199,6 +202,7 @@ impl Engine {
     /// # Errors
     /// The switch does not answer, or refuses.
     pub fn watch(&self) -> Result<(), DatapathError> {
+        self.look_around();
         let synced = self.programmer().sync(&*self.rim.datapath, || self.desired())?;
         let Synced::Sent { restarted, failed } = synced else { return Ok(()) };
         for (port, reason) in &failed {
@@ -214,6 +218,18 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Takes over the ways to other nodes as the kernel knows them now.
+    fn look_around(&self) {
+        let Some(nodes) = self.intent().desired.reached().map(|reached| reached.nodes.clone()) else {
+            return;
+        };
+        let (next_hops, problems) = Reached::look(&nodes, &*self.rim.kernel);
+        if self.intent().desired.reach(next_hops) {
+            problems.iter().for_each(|problem| tracing::warn!(problem, "no way to another node"));
+            self.programmer().distrust();
+        }
     }
 
     /// Brings everything to what is desired: half-made attachments are undone, ports that failed are tried again, devices
@@ -248,6 +264,11 @@ impl Engine {
     /// Everything that is desired, as it is now.
     pub fn desired(&self) -> Desired {
         self.intent().desired.clone()
+    }
+
+    /// The nodes that it knows, its own first; none: it is on its own.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        self.intent().desired.reached().map(underlay::views).unwrap_or_default()
     }
 
     /// The switch process last spoken to, and the program version it has (0: unknown).
@@ -290,6 +311,9 @@ impl Engine {
             adopt(&mut attachment, leased);
             self.keep(&attachment)?;
         }
+        if attachment.card.is_some() {
+            self.look(&mut attachment)?;
+        }
         let socket = self.vhost_socket(&attachment.network);
         parts::prepare(kernel, &attachment, socket)?;
         self.plug(&attachment)?;
@@ -298,6 +322,13 @@ impl Engine {
         self.keep(&attachment)?;
         tracing::info!(attachment = %attachment.id, network = %attachment.network, port = attachment.port, "attached");
         Ok(attachment)
+    }
+
+    /// Learns how the device of a card is, and keeps that before anything is changed.
+    fn look(&self, attachment: &mut Attachment) -> Result<(), AttachError> {
+        handover::look(&*self.rim.kernel, attachment)?;
+        self.intent().desired.refuse_station(attachment)?;
+        Ok(self.keep(attachment)?)
     }
 
     /// The exact reverse of [`Engine::make`], of whatever was done of it. Never stops at an error; gives all of them.
@@ -350,12 +381,16 @@ impl Engine {
         Ok(())
     }
 
+    /// The port is in the switch from now on. A device of a card has none.
     pub(crate) fn plug(&self, attachment: &Attachment) -> Result<(), ProgramError> {
+        if attachment.port.is_none() {
+            return Ok(());
+        }
         let mut programmer = self.programmer();
         let port = {
             let mut intent = self.intent();
             intent.desired.plug(&attachment.id);
-            intent.desired.network(&attachment.network).map(|known| program::port(attachment, known))
+            intent.desired.network(&attachment.network).and_then(|known| program::port(attachment, known))
         };
         match port {
             Some(port) => programmer.put(&*self.rim.datapath, || self.desired(), port),
@@ -372,7 +407,9 @@ impl Engine {
 
     /// The port goes with the next program, if the switch is away now: no program holds it any more.
     fn unplug(&self, attachment: &Attachment) -> Result<(), ProgramError> {
-        let removed = self.programmer().delete(&*self.rim.datapath, || self.desired(), attachment);
+        let Some(number) = attachment.port else { return Ok(()) };
+        let port = (PortNo(number), attachment.port_name());
+        let removed = self.programmer().delete(&*self.rim.datapath, || self.desired(), port);
         match removed {
             Err(ProgramError::Datapath(DatapathError::Unreachable(reason))) => {
                 tracing::info!(attachment = %attachment.id, %reason, "the port goes when the switch is back");
@@ -419,8 +456,19 @@ fn answers(made: &Attachment, request: &AddRequest) -> bool {
         && made.netns == request.netns
         && request.kind.is_none_or(|kind| kind.allows(made.kind))
         && request.mac.is_none_or(|mac| mac == made.mac)
+        && is_device(made, request.device.as_ref())
         && made.delegation.is_some() == request.delegation.is_some()
         && (made.delegation.is_some() || request.addresses.iter().all(has))
+}
+
+/// True if an attachment is of the device that a repeated ADD asks for.
+fn is_device(made: &Attachment, asked: Option<&DeviceRequest>) -> bool {
+    match (&made.card, asked) {
+        (Some(card), Some(asked)) => {
+            card.function == asked.function && (asked.driver.is_none() || asked.driver == card.driver)
+        }
+        (made, asked) => made.is_none() && asked.is_none(),
+    }
 }
 
 /// Takes over what an IPAM plugin gave.

@@ -49,6 +49,7 @@ mod tests {
             ranges: text(ranges),
             gateway,
             exclude: text(exclude),
+            node_prefix: None,
         };
         Subnet::new(&spec).unwrap()
     }

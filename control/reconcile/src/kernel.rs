@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use model::MacAddr;
+use model::{MacAddr, PciAddress};
+
+use crate::cards::Cards;
 
 /// A route of a pod's interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -19,7 +21,7 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
 }
 
-/// How a device in a pod is to be. The device itself exists already: the switch's port made it.
+/// How a device in a pod is to be. The device itself exists already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkConfig {
     /// Its name.
@@ -33,6 +35,17 @@ pub struct LinkConfig {
     pub addresses: Vec<IpNet>,
     /// The routes through it, set once it is up. One that exists already is replaced.
     pub routes: Vec<Route>,
+}
+
+/// The first station on the way to another node, as the kernel knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextHop {
+    /// The uplink's own address.
+    pub source_mac: MacAddr,
+    /// The station; none while the kernel does not know it.
+    pub mac: Option<MacAddr>,
+    /// The largest IP packet that the uplink takes, in bytes.
+    pub mtu_bytes: u32,
 }
 
 /// How a device in a pod is.
@@ -53,7 +66,8 @@ pub struct LinkState {
 }
 
 /// Who drives a device of the vDPA bus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum VdpaDriver {
     /// The kernel: it is a netdev.
     Virtio,
@@ -84,6 +98,11 @@ impl ManagementDevice {
     /// VDUSE.
     pub fn vduse() -> Self {
         Self { bus: None, name: "vduse".to_owned() }
+    }
+
+    /// A function of a card.
+    pub fn function(function: PciAddress) -> Self {
+        Self { bus: Some("pci".to_owned()), name: function.to_string() }
     }
 }
 
@@ -168,7 +187,7 @@ pub enum KernelError {
 }
 
 /// The kernel of the node, as control needs it. Synchronous: callers run it on threads that may block.
-pub trait Kernel: Send + Sync {
+pub trait Kernel: Cards + Send + Sync {
     /// True if `netns` is a network namespace (an nsfs mount or a /proc/PID/ns/net).
     fn netns_exists(&self, netns: &Path) -> bool;
 
@@ -190,6 +209,13 @@ pub trait Kernel: Send + Sync {
     /// # Errors
     /// The kernel refuses.
     fn delete_link(&self, netns: &Path, name: &str) -> Result<(), KernelError>;
+
+    /// The first station of packets from this node's address `source` that leave by the netdev `uplink` of the agent's own
+    /// namespace to `to`. Makes the kernel look for it.
+    ///
+    /// # Errors
+    /// There is no such way: with the remedy.
+    fn next_hop(&self, uplink: &str, source: IpAddr, to: IpAddr) -> Result<NextHop, KernelError>;
 
     /// Makes the directory, its missing parents (mode 0755), and its ownership.
     ///

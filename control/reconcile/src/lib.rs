@@ -4,21 +4,23 @@
 //! CNI call -> Engine -> Desired (pure index) -> Store (durable) -> Kernel, Datapath, Delegate (the rim)
 //! ```
 //!
-//! - [`kernel`], [`datapath`], [`delegate`]: the rim. What is done to the node's kernel, to its switch and by IPAM plugins,
-//!   as traits.
+//! - [`kernel`], [`cards`], [`datapath`], [`delegate`]: the rim. What is done to the node's kernel, to its network cards, to its
+//!   switch and by IPAM plugins, as traits.
 //! - [`record`], [`desired`], [`ipam`]: what is to be, as plain data; `choice`: of which kind it is.
-//! - [`store`]: what survives the agent.
-//! - [`engine`]: ADD, DEL, GC; `parts`: what each kind of attachment has; `check`: CHECK; `repair`: what went away is made
-//!   again.
+//! - [`store`]: what survives the agent. `underlay`: the other nodes, and the ways to them.
+//! - [`engine`]: ADD, DEL, GC; `parts`: what each kind of attachment has; `handover`: devices of cards; `check`: CHECK;
+//!   `repair`: what went away is made again.
 //!
 //! **Invariant:** the agent can be killed at any instant; the next one converges from what is stored and observed.
 #![forbid(unsafe_code)]
+pub mod cards;
 mod check;
 mod choice;
 pub mod datapath;
 pub mod delegate;
 pub mod desired;
 pub mod engine;
+mod handover;
 pub mod ipam;
 pub mod kernel;
 mod locks;
@@ -27,8 +29,10 @@ mod program;
 pub mod record;
 mod repair;
 pub mod store;
+mod underlay;
 mod vhost;
 
+pub use cards::Cards;
 pub use choice::Chosen;
 pub use datapath::Datapath;
 pub use delegate::Delegate;
@@ -38,6 +42,7 @@ pub use kernel::Kernel;
 pub use program::ProgramError;
 pub use record::Attachment;
 pub use store::StoreError;
+pub use underlay::NodeView;
 
 #[cfg(test)]
 mod tests;

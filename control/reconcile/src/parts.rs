@@ -6,15 +6,16 @@
 //! | `vduse` | | the device on the vDPA bus, its netdev moved into the pod and configured |
 //! | `vhost-user` | the directory | the files that describe the socket, the mount |
 //! | `vdpa-vhost` | the directory | the device on the vDPA bus, its file owned; the files that describe it, the mount |
+//! | `sriov`, `vdpa` | what the card is to enforce | no port, but a device of a card ([`handover`]) |
 //!
 //! Going back is the exact reverse: a vDPA device leaves the bus while the switch still answers for it, and VDUSE's device
 //! goes after the switch has let go of it.
 
 use model::{PortKind, VhostSocket};
 
-use crate::kernel::{KernelError, LinkConfig, ManagementDevice, NewVdpaDevice, Ownership};
+use crate::kernel::{KernelError, LinkConfig, ManagementDevice, NewVdpaDevice, Ownership, VdpaDriver};
 use crate::record::Attachment;
-use crate::{Kernel, choice, vhost};
+use crate::{Kernel, choice, handover, vhost};
 
 /// Makes what has to be there before the port.
 pub(crate) fn prepare(
@@ -22,9 +23,10 @@ pub(crate) fn prepare(
     attachment: &Attachment,
     socket: VhostSocket,
 ) -> Result<(), KernelError> {
-    match &attachment.vhost {
-        Some(files) => vhost::make_directory(kernel, files, socket),
-        None => Ok(()),
+    match (&attachment.card, &attachment.vhost) {
+        (Some(card), _) => handover::configure(kernel, card),
+        (None, Some(files)) => vhost::make_directory(kernel, files, socket),
+        (None, None) => Ok(()),
     }
 }
 
@@ -34,6 +36,9 @@ pub(crate) fn finish(
     attachment: &mut Attachment,
     socket: VhostSocket,
 ) -> Result<(), KernelError> {
+    if attachment.card.is_some() {
+        return handover::give(kernel, attachment, socket);
+    }
     put_on_bus(kernel, attachment)?;
     if attachment.kind == PortKind::VdpaVhost
         && let Some(place) = &mut attachment.vdpa
@@ -55,6 +60,9 @@ pub(crate) fn finish(
 /// Takes back what the pod has, while the port is still there. `last`: no other interface of the container has its files in
 /// the directory. Never stops at an error.
 pub(crate) fn withdraw(kernel: &dyn Kernel, attachment: &Attachment, last: bool) -> Vec<KernelError> {
+    if let Some(card) = &attachment.card {
+        return handover::take_back(kernel, attachment, card);
+    }
     let mut errors = Vec::new();
     if let Some(files) = &attachment.vhost {
         errors.extend(vhost::take_back(kernel, files, last));
@@ -77,7 +85,7 @@ pub(crate) fn clear(
     if attachment.kind == PortKind::Tap && !inherited {
         errors.extend(kernel.delete_link(&attachment.netns, attachment.id.interface.as_str()).err());
     }
-    if let Some(place) = &attachment.vdpa {
+    if let Some(place) = attachment.vdpa.as_ref().filter(|_| attachment.kind.is_vduse()) {
         errors.extend(kernel.destroy_vduse(&place.device).err());
     }
     if let Some(files) = &attachment.vhost {
@@ -86,9 +94,14 @@ pub(crate) fn clear(
     errors
 }
 
+/// The driver of the attachment's device, if that is one of the vDPA bus.
+pub(crate) fn driver(attachment: &Attachment) -> Option<VdpaDriver> {
+    attachment.card.as_ref().map_or_else(|| choice::driver(attachment.kind), handover::vdpa_driver)
+}
+
 /// Whether the attachment's device is on the vDPA bus and its driver uses it. True of kinds that have none.
 pub(crate) fn is_on_bus(kernel: &dyn Kernel, attachment: &Attachment) -> Result<bool, KernelError> {
-    let (Some(place), Some(driver)) = (&attachment.vdpa, choice::driver(attachment.kind)) else {
+    let (Some(place), Some(driver)) = (&attachment.vdpa, driver(attachment)) else {
         return Ok(true);
     };
     Ok(kernel.vdpa_device(&place.device)?.is_some_and(|device| device.serves(driver)))

@@ -15,6 +15,7 @@ use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, Update, Vh
 use crate::desired::{Desired, Known};
 use crate::kernel::Ownership;
 use crate::record::Attachment;
+use crate::underlay::{self, Reached};
 
 /// What is known of the switch.
 #[derive(Debug, Default)]
@@ -105,12 +106,11 @@ impl Programmer {
         &mut self,
         switch: &dyn Datapath,
         desired: impl FnOnce() -> Desired,
-        attachment: &Attachment,
+        (number, name): (PortNo, String),
     ) -> Result<(), ProgramError> {
-        let number = PortNo(attachment.port);
         self.failed.remove(&number);
         let change = Update { delete_ports: vec![number], ..Update::default() };
-        self.change(switch, desired, change, (number, attachment.port_name()))
+        self.change(switch, desired, change, (number, name))
     }
 
     /// Sends a change of one port, or everything where the switch needs that; fails if that port fails.
@@ -149,14 +149,16 @@ impl Programmer {
         at_least: u64,
         desired: &Desired,
     ) -> Result<Vec<(PortNo, String)>, DatapathError> {
-        let networks = desired.networks().map(|known| network(known, desired)).collect();
+        let reached = desired.reached();
+        let networks = desired.networks().map(|known| network(known, desired));
         let ports = desired
             .plugged()
-            .filter_map(|attachment| Some(port(attachment, desired.network(&attachment.network)?)));
+            .filter_map(|attachment| port(attachment, desired.network(&attachment.network)?));
         let update = Update {
             to_version: at_least.max(self.version) + 1,
-            put_networks: networks,
-            put_ports: ports.collect(),
+            put_networks: reached.map(|_| underlay::network()).into_iter().chain(networks).collect(),
+            put_ports: reached.map(Reached::uplink).into_iter().chain(ports).collect(),
+            underlay: reached.map(Reached::spec),
             ..Update::default()
         };
         self.version = 0;
@@ -183,6 +185,7 @@ fn network(known: &Known, desired: &Desired) -> NetworkSpec {
         mac_age_ms: u64::from(spec.mac_age_seconds) * 1000,
         mac_limit: spec.mac_limit,
         gateway: known.network.router().map(|router| gateway(known, router, desired)),
+        overlay: desired.reached().and_then(|_| underlay::overlay(known)),
     }
 }
 
@@ -194,9 +197,10 @@ fn gateway(known: &Known, router: &NetworkName, desired: &Desired) -> GatewaySpe
     let of_router = |known: &&Known| known.network.router() == Some(router);
     let first = desired.networks().filter(of_router).map(|known| known.number).min();
     GatewaySpec {
-        mac: gateway_mac(known.number),
+        mac: known.network.spec().vni.map_or_else(|| gateway_mac(known.number), underlay::gateway_mac),
         addresses: known.network.subnets().iter().filter_map(prefix).collect(),
         router: RouterNo(first.unwrap_or(known.number)),
+        routes: desired.reached().map(|reached| reached.routes(&known.network)).unwrap_or_default(),
     }
 }
 
@@ -206,12 +210,12 @@ fn gateway_mac(network: u32) -> MacAddr {
     MacAddr([0x02, 0x4d, 0x52, high, middle, low])
 }
 
-/// The port of an attachment.
-pub(crate) fn port(attachment: &Attachment, known: &Known) -> Port {
+/// The port of an attachment, if it has one.
+pub(crate) fn port(attachment: &Attachment, known: &Known) -> Option<Port> {
     let spec = known.network.spec();
-    Port {
+    Some(Port {
         spec: PortSpec {
-            number: PortNo(attachment.port),
+            number: PortNo(attachment.port?),
             name: attachment.port_name(),
             network: NetworkNo(known.number),
             vlan: VlanMode::Access(spec.vlan.and_then(VlanId::new)),
@@ -221,9 +225,10 @@ pub(crate) fn port(attachment: &Attachment, known: &Known) -> Port {
             mac_limit: spec.port_mac_limit,
             isolated: spec.isolated,
             mtu_bytes: attachment.mtu_bytes,
+            policy: None,
         },
         device: device(attachment, known),
-    }
+    })
 }
 
 fn device(attachment: &Attachment, known: &Known) -> Device {

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use model::{AttachmentId, Dns, MacAddr, NetworkName, PodRef, PortKind};
+use model::{AttachmentId, DeviceDriver, Dns, MacAddr, NetworkName, PciAddress, PodRef, PortKind, VfConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::cards::{FunctionState, VdpaState};
 use crate::kernel::Route;
 
-/// One interface of one container, as the store keeps it. Its addresses and port number are leased for as long as the
-/// record exists: a lease without an attachment cannot be.
+/// One interface of one container, as the store keeps it. Its addresses, port number and device are leased for as long as
+/// the record exists: a lease without an attachment cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// Whose and which interface.
@@ -28,8 +29,8 @@ pub struct Attachment {
     pub netns: PathBuf,
     /// The pod, where the runtime said it.
     pub pod: Option<PodRef>,
-    /// The number of its port in the switch.
-    pub port: u16,
+    /// The number of its port in the switch; none: it is a device of a card, which passes the switch by.
+    pub port: Option<u16>,
     /// Its station address.
     pub mac: MacAddr,
     /// Its MTU in bytes.
@@ -42,9 +43,12 @@ pub struct Attachment {
     pub dns: Dns,
     /// Where its socket and files are; of kinds for programs only.
     pub vhost: Option<VhostFiles>,
-    /// Its device on the vDPA bus; of kinds of VDUSE only.
+    /// Its device on the vDPA bus; of kinds of VDUSE and vDPA only.
     #[serde(default)]
     pub vdpa: Option<VdpaPlace>,
+    /// The device of a card that it is; of kinds of cards only.
+    #[serde(default)]
+    pub card: Option<CardDevice>,
     /// The IPAM plugin that gave the addresses; none: Millrace did.
     pub delegation: Option<Delegation>,
     /// How far it has come.
@@ -86,11 +90,44 @@ impl State {
 /// What an attachment has on the vDPA bus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VdpaPlace {
-    /// The name of its device, on the bus and of VDUSE.
+    /// The name of its device, on the bus and, where it is of VDUSE, there.
     pub device: String,
     /// The file that was handed to a program, once it was.
     #[serde(default)]
     pub path: Option<PathBuf>,
+}
+
+impl VdpaPlace {
+    /// A device that is handed to nobody yet.
+    pub fn new(device: String) -> Self {
+        Self { device, path: None }
+    }
+}
+
+/// The device of a card that an attachment is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardDevice {
+    /// The function, which no other attachment has.
+    pub function: PciAddress,
+    /// Who drives it; none: the card's network driver, or, before it was looked at, who does already.
+    pub driver: Option<DeviceDriver>,
+    /// What the card is to enforce.
+    pub settings: VfConfig,
+    /// The file of its IOMMU group, once it was handed to a program by vfio.
+    pub group: Option<PathBuf>,
+    /// The device-info file (NPWG device-info-spec) that the runtime asked for.
+    pub device_info: Option<PathBuf>,
+    /// How it was before the first change; none: nothing was changed yet.
+    pub before: Option<CardState>,
+}
+
+/// How a device of a card was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardState {
+    /// The function.
+    pub function: FunctionState,
+    /// Its vDPA device; none: it had none, or the attachment needs none.
+    pub vdpa: Option<VdpaState>,
 }
 
 /// Where the socket and files of an attachment for programs are.
@@ -120,7 +157,7 @@ pub struct Delegation {
 }
 
 impl Attachment {
-    /// The name of its port in the switch, for people: the pod where it is known, else the container, and the interface.
+    /// The name of its port, for people: the pod where it is known, else the container, and the interface.
     pub fn port_name(&self) -> String {
         match &self.pod {
             Some(pod) => format!("{pod}/{}", self.id.interface),

@@ -46,7 +46,8 @@ impl Engine {
         let Ok(open) = self.rim().datapath.ports() else { return Vec::new() };
         let mut errors = Vec::new();
         for attachment in ready {
-            let restored = match self.damage(attachment, open.contains(&PortNo(attachment.port))) {
+            let is_open = attachment.port.is_some_and(|port| open.contains(&PortNo(port)));
+            let restored = match self.damage(attachment, is_open) {
                 Ok(None) => continue,
                 Ok(Some(damage)) => {
                     tracing::warn!(attachment = %attachment.id, ?damage, "its device is made again");
@@ -94,7 +95,7 @@ impl Engine {
         let kernel = &*self.rim().kernel;
         let socket = self.vhost_socket(&attachment.network);
         let Err(error) = parts::finish(kernel, attachment, socket) else { return Ok(()) };
-        if parts::is_on_bus(kernel, attachment).unwrap_or(true) {
+        if attachment.card.is_some() || parts::is_on_bus(kernel, attachment).unwrap_or(true) {
             return Err(error.into());
         }
         tracing::warn!(attachment = %attachment.id, %error, "its device is of no use; it is made anew");

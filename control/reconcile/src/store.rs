@@ -9,8 +9,10 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use model::{AttachmentId, NetworkName, NetworkSpec};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use model::{AttachmentId, NetworkName, NetworkSpec, PortKind};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::record::Attachment;
@@ -22,7 +24,9 @@ const CURSORS: TableDefinition<'_, &str, &str> = TableDefinition::new("cursors")
 
 /// The shape of the tables; grows with each change that an older agent could not read. The file has that of what is in it: a
 /// node that uses nothing new can go back to an older Millrace.
-const SCHEMA: u64 = 2;
+const SCHEMA: u64 = 4;
+/// The first shape with networks of several nodes.
+const NODES_SCHEMA: u64 = 4;
 /// The first shape.
 const FIRST_SCHEMA: u64 = 1;
 
@@ -33,6 +37,9 @@ pub struct StoredNetwork {
     pub number: u32,
     /// As it was last defined.
     pub spec: NetworkSpec,
+    /// The number of the port that stands for other nodes, if it is on several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay_port: Option<u16>,
 }
 
 /// All that the store knows.
@@ -46,6 +53,8 @@ pub struct Snapshot {
     pub cursors: BTreeMap<String, IpAddr>,
     /// The port number given out last.
     pub port_cursor: u16,
+    /// The port number of the uplink.
+    pub uplink_port: Option<u16>,
 }
 
 /// One part of a change.
@@ -63,6 +72,8 @@ pub enum Op {
     Cursor(String, IpAddr),
     /// This port number was given out last.
     PortCursor(u16),
+    /// The uplink has this port number.
+    UplinkPort(u16),
 }
 
 /// Why the state cannot be read or written.
@@ -207,6 +218,7 @@ fn open_checked(open: &Opener) -> Result<Database, DatabaseError> {
 struct Tables {
     schema: u64,
     port_cursor: u64,
+    uplink_port: u64,
     attachments: Vec<(String, Vec<u8>)>,
     networks: Vec<(String, Vec<u8>)>,
     cursors: Vec<(String, String)>,
@@ -223,6 +235,7 @@ impl Tables {
             networks: decode_all("network", &self.networks)?,
             cursors: self.cursors.into_iter().map(cursor).collect::<Result<_, _>>()?,
             port_cursor: self.port_cursor as u16,
+            uplink_port: Some(self.uplink_port as u16).filter(|port| *port != 0),
         })
     }
 }
@@ -259,7 +272,14 @@ fn read_tables(database: &Database) -> Result<Tables, redb::Error> {
     let schema = number("schema")?;
     if schema > SCHEMA {
         let none = (Vec::new(), Vec::new(), Vec::new());
-        return Ok(Tables { schema, port_cursor: 0, attachments: none.0, networks: none.1, cursors: none.2 });
+        return Ok(Tables {
+            schema,
+            port_cursor: 0,
+            uplink_port: 0,
+            attachments: none.0,
+            networks: none.1,
+            cursors: none.2,
+        });
     }
     let rows = |table: TableDefinition<'_, &str, &[u8]>| {
         let mut rows = Vec::new();
@@ -277,6 +297,7 @@ fn read_tables(database: &Database) -> Result<Tables, redb::Error> {
     Ok(Tables {
         schema,
         port_cursor: number("port_cursor")?,
+        uplink_port: number("uplink_port")?,
         attachments: rows(ATTACHMENTS)?,
         networks: rows(NETWORKS)?,
         cursors,
@@ -293,22 +314,25 @@ fn write(database: &Database, ops: &[Op]) -> Result<(), redb::Error> {
             match op {
                 Op::PutAttachment(attachment) => {
                     attachments.insert(key(&attachment.id).as_str(), encode(attachment)?.as_slice())?;
-                    // Kinds that schema 1 does not know.
-                    if attachment.kind.is_vdpa() {
-                        write.open_table(META)?.insert("schema", SCHEMA)?;
-                    }
+                    raise_schema(&write, schema_of(attachment.kind))?;
                 }
                 Op::DeleteAttachment(id) => {
                     attachments.remove(key(id).as_str())?;
                 }
                 Op::PutNetwork(network) => {
                     networks.insert(network.spec.name.as_str(), encode(network)?.as_slice())?;
+                    if network.spec.vni.is_some() {
+                        raise_schema(&write, NODES_SCHEMA)?;
+                    }
                 }
                 Op::DeleteNetwork(name) => {
                     networks.remove(name.as_str())?;
                 }
                 Op::Cursor(key, address) => {
                     cursors.insert(key.as_str(), address.to_string().as_str())?;
+                }
+                Op::UplinkPort(port) => {
+                    write.open_table(META)?.insert("uplink_port", u64::from(*port))?;
                 }
                 Op::PortCursor(port) => {
                     write.open_table(META)?.insert("port_cursor", u64::from(*port))?;
@@ -317,6 +341,24 @@ fn write(database: &Database, ops: &[Op]) -> Result<(), redb::Error> {
         }
     }
     write.commit()?;
+    Ok(())
+}
+
+/// The first schema that knows attachments of this kind.
+fn schema_of(kind: PortKind) -> u64 {
+    match kind {
+        PortKind::Tap | PortKind::VhostUser => FIRST_SCHEMA,
+        PortKind::Vduse | PortKind::VdpaVhost => 2,
+        PortKind::Sriov | PortKind::Vdpa => 3,
+    }
+}
+
+fn raise_schema(write: &WriteTransaction, schema: u64) -> Result<(), redb::Error> {
+    let mut meta = write.open_table(META)?;
+    let now = meta.get("schema")?.map_or(FIRST_SCHEMA, |now| now.value());
+    if now < schema {
+        meta.insert("schema", schema)?;
+    }
     Ok(())
 }
 

@@ -53,13 +53,27 @@ pub enum DropReason {
     TtlExpired,
     /// It is for the gateway itself, which offers no such service.
     ForGateway,
+    /// A tunnel's packet from an address that is no node's.
+    NotANode,
+    /// A tunnel's packet of a network that is not on this node.
+    UnknownVni,
+    /// A tunnel's packet whose headers ask for what is not offered here.
+    BadTunnel,
+    /// It does not fit the state of its connection, or is of none and may not open one.
+    OutOfState,
+    /// Its port, its zone or the switch has as many connections as it may.
+    ConnectionLimit,
+    /// Its source is to be translated, and no port is free for it.
+    NoNatPort,
+    /// A policy does not allow its connection.
+    PolicyDenied,
     /// Dropped on purpose by an injected fault (tests only).
     Fault,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [DropReason; 25] = [
+    pub const ALL: [DropReason; 32] = [
         Self::Truncated,
         Self::Malformed,
         Self::BadSourceMac,
@@ -84,6 +98,13 @@ impl DropReason {
         Self::NoNeighbor,
         Self::TtlExpired,
         Self::ForGateway,
+        Self::NotANode,
+        Self::UnknownVni,
+        Self::BadTunnel,
+        Self::OutOfState,
+        Self::ConnectionLimit,
+        Self::NoNatPort,
+        Self::PolicyDenied,
         Self::Fault,
     ];
 
@@ -114,6 +135,13 @@ impl DropReason {
             Self::NoNeighbor => "no_neighbor",
             Self::TtlExpired => "ttl_expired",
             Self::ForGateway => "for_gateway",
+            Self::NotANode => "not_a_node",
+            Self::UnknownVni => "unknown_vni",
+            Self::BadTunnel => "bad_tunnel",
+            Self::OutOfState => "out_of_state",
+            Self::ConnectionLimit => "connection_limit",
+            Self::NoNatPort => "no_nat_port",
+            Self::PolicyDenied => "policy_denied",
             Self::Fault => "fault",
         }
     }
@@ -145,6 +173,13 @@ impl DropReason {
             Self::NoNeighbor => "its destination's subnet is here, but no port has the address",
             Self::TtlExpired => "it has passed as many routers as it may",
             Self::ForGateway => "it is for the gateway itself, which offers no such service",
+            Self::NotANode => "it is a tunnel's packet from an address that is no node's",
+            Self::UnknownVni => "it is a tunnel's packet of a network that is not on this node",
+            Self::BadTunnel => "it is a tunnel's packet whose headers ask for what is not offered here",
+            Self::OutOfState => "it does not fit the state of its connection, and opens none",
+            Self::ConnectionLimit => "its port, its zone or the switch has as many connections as it may",
+            Self::NoNatPort => "its source is to be translated, and no port is free for it",
+            Self::PolicyDenied => "a policy does not allow its connection",
             Self::Fault => "a test injected this fault",
         }
     }

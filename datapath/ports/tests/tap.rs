@@ -1,16 +1,18 @@
 //! Does a TAP port do what a pod's kernel expects of it? Against the real kernel, in private network namespaces.
 
+mod cross;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::thread;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use cross::connected;
 use frame::{Burst, DropReason, Offload};
 use lab::{Netns, ping, require, stream};
+use ports::Device;
 use ports::offload::Capabilities;
 use ports::tap::{self, TapError, TapSpec};
-use ports::{Device, WaitSet};
 use wire::MacAddr;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,72 +36,6 @@ fn spec(pod: &Netns) -> TapSpec {
 fn configure(pod: &Netns, address: &str) {
     pod.ip("link set eth0 up").unwrap();
     pod.ip(&format!("addr add {address} dev eth0 nodad")).unwrap();
-}
-
-/// What a cross-connect has seen.
-#[derive(Default)]
-struct Seen {
-    frames: AtomicU64,
-    drops: AtomicU64,
-    longest: AtomicU64,
-    copied: AtomicU64,
-}
-
-/// Runs `work` while everything that comes in by one device goes out by the other.
-fn connected(pair: [Device; 2], work: impl FnOnce()) -> Seen {
-    let seen = Seen::default();
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| cross(pair, &seen, &stop));
-        let _stop = StopOnDrop(&stop);
-        work();
-    });
-    seen
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
-fn cross(pair: [Device; 2], seen: &Seen, stop: &AtomicBool) {
-    let [mut a, mut b] = pair;
-    let mut burst = Burst::new();
-    let mut waits = WaitSet::default();
-    let mut pass = |from: &mut Device, to: &Device| {
-        let mut moved = 0;
-        for rx in &mut from.rx {
-            let report = rx.poll(&mut burst, &mut |burst| {
-                let frames: Vec<u8> = (0..burst.len() as u8).collect();
-                let longest = frames.iter().map(|&f| burst.frame_len(f.into())).max().unwrap_or(0);
-                seen.longest.fetch_max(longest as u64, Relaxed);
-                let sent = to.tx[0].send(burst, &frames);
-                seen.drops.fetch_add(sent.drops.total(), Relaxed);
-                seen.copied.fetch_add(sent.copied_bytes, Relaxed);
-            });
-            seen.drops.fetch_add(report.drops.total(), Relaxed);
-            seen.frames.fetch_add(report.frames, Relaxed);
-            moved += report.frames;
-        }
-        moved
-    };
-    while !stop.load(Relaxed) {
-        if pass(&mut a, &b) + pass(&mut b, &a) > 0 {
-            continue;
-        }
-        waits.clear();
-        let mut ready = false;
-        for rx in a.rx.iter_mut().chain(&mut b.rx) {
-            ready |= rx.arm();
-            rx.fd().into_iter().for_each(|fd| waits.add(fd));
-        }
-        if !ready {
-            waits.wait(Some(Duration::from_millis(20))).unwrap();
-        }
-    }
 }
 
 fn v4(last: u8) -> Ipv4Addr {

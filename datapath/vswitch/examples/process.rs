@@ -89,6 +89,7 @@ fn program() -> std::sync::Arc<Program> {
         mac_age_ms: 300_000,
         mac_limit: 1024,
         gateway: None,
+        overlay: None,
     };
     let port = |number: u16| PortSpec {
         number: PortNo(number),
@@ -101,8 +102,14 @@ fn program() -> std::sync::Arc<Program> {
         mac_limit: 16,
         isolated: false,
         mtu_bytes: 1500,
+        policy: None,
     };
     let ports: BTreeMap<_, _> = [1, 2].map(|number| (PortNo(number), port(number))).into();
-    let spec = ProgramSpec { version: 1, networks: [(NetworkNo(1), network)].into(), ports };
+    let spec = ProgramSpec {
+        version: 1,
+        networks: [(NetworkNo(1), network)].into(),
+        ports,
+        ..ProgramSpec::default()
+    };
     Program::build(spec).expect("the program is consistent")
 }

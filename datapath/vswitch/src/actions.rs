@@ -1,11 +1,13 @@
 //! What is done with a frame, once it is known?
 
 use frame::{Burst, DropReason};
+use wire::ethernet;
 
+use crate::conntrack::Handle;
 use crate::gateway::Answer;
 use crate::outputs::{Egress, Outputs, pop_tag};
 use crate::parse::Packet;
-use crate::program::{DomainNo, HostNo, PortNo, Program};
+use crate::program::{DomainNo, HopNo, PortNo, Program, Tunnel};
 use crate::switch::ProcessReport;
 
 /// The pipeline's decision on a key; what caches hold.
@@ -16,6 +18,8 @@ pub(crate) struct Actions {
     /// The VLAN that the frame is in, 0 for none: the tag of ports that want one.
     pub(crate) vlan: u16,
     pub(crate) output: Output,
+    /// The connection that the frame is of, which is asked about each frame.
+    pub(crate) connection: Option<Handle>,
 }
 
 /// Where a frame goes.
@@ -27,19 +31,26 @@ pub(crate) enum Output {
         tagged: bool,
         mtu_bytes: u32,
     },
+    /// To a station on another node.
+    Tunnel(Tunnel),
     Flood {
         domain: DomainNo,
         sender_isolated: bool,
     },
     /// Through the gateway to a station of any network of its router.
-    Route(HostNo),
+    Route(HopNo),
     /// Back, changed into what the gateway says.
     Answer(Answer),
 }
 
 impl Actions {
     pub(crate) fn drop(reason: DropReason) -> Self {
-        Self { strip: false, vlan: 0, output: Output::Drop(reason) }
+        Self::to(Output::Drop(reason))
+    }
+
+    /// Of a frame in no VLAN, as it is.
+    pub(crate) fn to(output: Output) -> Self {
+        Self { strip: false, vlan: 0, output, connection: None }
     }
 
     /// The shape in which `packet` leaves by a port that wants frames tagged, or does not, and has this MTU.
@@ -57,38 +68,48 @@ impl Actions {
         })
     }
 
-    /// Every port that is to send `packet`, which came in by `from`: with the shape, or why it cannot.
+    /// Every port that is to send `packet`, which came from `origin`: with the shape, or why it cannot.
     pub(crate) fn for_each_output(
         &self,
-        (packet, from): (&Packet, PortNo),
+        (packet, origin): (&Packet, Origin),
         program: &Program,
         mut each: impl FnMut(PortNo, Result<Egress, DropReason>),
     ) {
+        let mut offer = |port, tunnel: Option<Tunnel>, tagged, mtu_bytes| match tunnel {
+            None => each(port, self.offer(packet, tagged, mtu_bytes)),
+            Some(tunnel) => each(program.uplink(), offer_tunnel(packet, tunnel, mtu_bytes)),
+        };
         match self.output {
             Output::Drop(_) => {}
-            Output::Answer(_) => each(from, Ok(Egress::Plain)),
-            Output::Route(host) => {
-                if let Some(host) = program.host(host) {
-                    each(host.port, self.offer(packet, false, host.mtu_bytes));
+            Output::Answer(_) => {
+                let (port, egress) = origin.back(program);
+                each(port, Ok(egress));
+            }
+            Output::Route(hop) => {
+                if let Some(hop) = program.hop(hop) {
+                    offer(hop.port, hop.tunnel, false, hop.mtu_bytes);
                 }
             }
-            Output::Port { port, tagged, mtu_bytes } => each(port, self.offer(packet, tagged, mtu_bytes)),
+            Output::Port { port, tagged, mtu_bytes } => offer(port, None, tagged, mtu_bytes),
+            Output::Tunnel(tunnel) => {
+                offer(origin.port, Some(tunnel), false, program.tunnel_mtu_bytes(tunnel.node));
+            }
             Output::Flood { domain, sender_isolated } => {
                 for member in program.domain(domain).receivers(sender_isolated) {
-                    if member.port != from {
-                        each(member.port, self.offer(packet, member.tagged, member.mtu_bytes));
+                    if member.port != origin.port {
+                        offer(member.port, member.tunnel, member.tagged, member.mtu_bytes);
                     }
                 }
             }
         }
     }
 
-    /// Carries the decision out on frame `frame` of `burst`, which came in by `from`, if it is not the gateway's matter.
+    /// Carries the decision out on frame `frame` of `burst`, which came from `origin`, if it is not the gateway's matter.
     #[inline(always)]
     pub(crate) fn perform(
         &self,
         (burst, frame): (&mut Burst, usize),
-        (packet, from): (&Packet, PortNo),
+        (packet, origin): (&Packet, Origin),
         program: &Program,
         (out, report): (&mut Outputs, &mut ProcessReport),
     ) {
@@ -102,21 +123,23 @@ impl Actions {
                 Err(reason) => report.drops.add(reason, 1),
             },
             Output::Drop(reason) => report.drops.add(reason, 1),
-            Output::Flood { .. } => self.flood(frame, (packet, from), program, (out, report)),
+            Output::Flood { .. } | Output::Tunnel(_) => {
+                self.send_each(frame, (packet, origin), program, (out, report));
+            }
             Output::Route(_) | Output::Answer(_) => unreachable!("the gateway takes care of it"),
         }
     }
 
     #[inline(never)]
-    fn flood(
+    fn send_each(
         &self,
         frame: usize,
-        from: (&Packet, PortNo),
+        packet: (&Packet, Origin),
         program: &Program,
         (out, report): (&mut Outputs, &mut ProcessReport),
     ) {
         let mut ends = 0;
-        self.for_each_output(from, program, |port, egress| {
+        self.for_each_output(packet, program, |port, egress| {
             ends += 1;
             match egress {
                 Ok(egress) => out.push(port, egress, frame),
@@ -126,4 +149,28 @@ impl Actions {
         // The pipeline decides on a flood only where there is somebody to receive it.
         report.copies += u64::max(ends, 1) - 1;
     }
+}
+
+/// Where a frame came from: a port, and the tunnel if it came out of one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) port: PortNo,
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
+impl Origin {
+    /// The port and the shape by which an answer leaves.
+    pub(crate) fn back(self, program: &Program) -> (PortNo, Egress) {
+        match self.tunnel {
+            None => (self.port, Egress::Plain),
+            Some(tunnel) => (program.uplink(), Egress::Tunnel(tunnel)),
+        }
+    }
+}
+
+/// The shape in which `packet` leaves through `tunnel`, which takes IP packets of `mtu_bytes` in untagged frames.
+pub(crate) fn offer_tunnel(packet: &Packet, tunnel: Tunnel, mtu_bytes: u32) -> Result<Egress, DropReason> {
+    let tag_bytes = u32::from(packet.link_bytes).saturating_sub(ethernet::HEADER_BYTES as u32);
+    let fits = packet.network_bytes.saturating_add(tag_bytes) <= mtu_bytes;
+    if fits { Ok(Egress::Tunnel(tunnel)) } else { Err(DropReason::TooBig) }
 }

@@ -1,22 +1,22 @@
 //! What would happen to a frame, in words?
 
-use frame::{DropReason, HEAD_BYTES};
+use frame::{Burst, DropReason, Offload};
 use wire::{EtherType, IpProtocol};
 
-use crate::actions::{Actions, Output};
+use crate::actions::{Actions, Origin, Output};
 use crate::key::{Field, class, ip, mac};
 use crate::outputs::Egress;
 use crate::parse::{Packet, Raw, parse};
 use crate::pipeline::{self, Scene, Walk};
-use crate::program::{PortNo, Program};
+use crate::program::{PortNo, Program, Tunnel};
 use crate::stations::Effect;
-use crate::switch::Switch;
+use crate::switch::{Switch, enter, sight};
 use crate::time::Now;
 
 /// What one stage says about a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The stage: `parse`, `admit`, `security`, `learn`, `forward`, `output`, `drop`.
+    /// The stage: `tunnel`, `parse`, `admit`, `security`, `learn`, `forward`, `output`, `drop`.
     pub stage: &'static str,
     /// What it found, for people.
     pub sentence: String,
@@ -38,23 +38,38 @@ impl Switch {
     /// nothing changes.
     pub fn explain(&self, port: PortNo, bytes: &[u8], now: Now) -> Explanation {
         let mut explanation = Explanation::default();
-        let Some(scene) = Scene::of(&self.program, port, &self.shared, now) else {
-            explanation.end(DropReason::NoNetwork);
-            return explanation;
-        };
-        let head = &bytes[..bytes.len().min(HEAD_BYTES)];
-        let mut packet = Packet::default();
-        if let Err(reason) = parse(Raw { head, frame_bytes: bytes.len(), gso: None, port }, &mut packet) {
+        if let Err(reason) = self.explain_into(&mut explanation, port, bytes, now) {
             explanation.end(reason);
-            return explanation;
         }
-        let parsed = Step { stage: "parse", sentence: describe(&packet, bytes.len()) };
+        explanation
+    }
+
+    fn explain_into(
+        &self,
+        explanation: &mut Explanation,
+        port: PortNo,
+        bytes: &[u8],
+        now: Now,
+    ) -> Result<(), DropReason> {
+        let mut burst = Burst::new();
+        burst.push_owned(bytes.to_vec(), Offload::NONE).map_err(|_| DropReason::Malformed)?;
+        let scene = enter(&self.program, &self.shared, (&mut burst, 0), port, now)?;
+        if let Some(Tunnel { node, vni }) = scene.tunnel {
+            let node = self.program.node_name(node);
+            let sentence = format!("comes out of the tunnel from node {node}, VNI {}", vni.get());
+            explanation.steps.push(Step { stage: "tunnel", sentence });
+        }
+        let (head, frame_bytes) = (burst.head(0), burst.frame_len(0));
+        let mut packet = Packet::default();
+        parse(Raw { head, frame_bytes, gso: None, port: scene.ingress.number }, &mut packet)?;
+        explanation.steps.push(Step { stage: "parse", sentence: describe(&packet, frame_bytes) });
         let scene = Scene { effect: Effect::DryRun, ..scene };
-        let mut walk = Walk::new(scene, &packet, head).with_trace(vec![parsed]);
+        let sight = sight(&packet, &burst, 0);
+        let mut walk = Walk::new(scene, sight).with_trace(std::mem::take(&mut explanation.steps));
         let actions = pipeline::run(&mut walk);
         explanation.steps = walk.into_trace();
-        explanation.list_outputs(&actions, (&packet, port), &self.program);
-        explanation
+        explanation.list_outputs(&actions, (&packet, scene.origin()), &self.program);
+        Ok(())
     }
 }
 
@@ -64,7 +79,7 @@ impl Explanation {
         self.drop.get_or_insert(reason);
     }
 
-    fn list_outputs(&mut self, actions: &Actions, frame: (&Packet, PortNo), program: &Program) {
+    fn list_outputs(&mut self, actions: &Actions, frame: (&Packet, Origin), program: &Program) {
         if let Output::Drop(reason) = actions.output {
             return self.end(reason);
         }
@@ -73,7 +88,10 @@ impl Explanation {
             let (stage, sentence) = match egress {
                 Ok(egress) => {
                     self.outputs.push((port, egress));
-                    ("output", format!("leaves by port {} ({}), {}", port.0, name(port), shape(egress)))
+                    (
+                        "output",
+                        format!("leaves by port {} ({}), {}", port.0, name(port), shape(egress, program)),
+                    )
                 }
                 Err(reason) => {
                     self.drop.get_or_insert(reason);
@@ -85,8 +103,11 @@ impl Explanation {
     }
 }
 
-fn shape(egress: Egress) -> String {
+fn shape(egress: Egress, program: &Program) -> String {
     match egress {
+        Egress::Tunnel(Tunnel { node, vni }) => {
+            format!("through the tunnel to node {}, VNI {}", program.node_name(node), vni.get())
+        }
         Egress::Plain => "as it is".to_owned(),
         Egress::Tag(tci) => format!("tagged with VLAN {}", tci & 0xfff),
         Egress::ServiceTag(tci) => format!("service-tagged with VLAN {}", tci & 0xfff),

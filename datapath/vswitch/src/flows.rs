@@ -51,8 +51,10 @@ fn describe_actions(entry: &Entry, program: &Program) -> String {
     let mut words = match entry.actions.output {
         Output::Drop(reason) => return format!("drop: {}", reason.label()),
         Output::Port { port, .. } => format!("to port {}", port.0),
-        Output::Route(host) => match program.host(host) {
-            Some(host) => format!("routed to port {} as {}", host.port.0, host.mac),
+        Output::Tunnel(tunnel) => format!("to node {}", program.node_name(tunnel.node)),
+        Output::Route(hop) => match program.hop(hop).map(|hop| (hop, hop.tunnel)) {
+            Some((_, Some(tunnel))) => format!("routed to node {}", program.node_name(tunnel.node)),
+            Some((hop, None)) => format!("routed to port {} as {}", hop.port.0, hop.mac),
             None => "routed to nobody".to_owned(),
         },
         Output::Answer(answer) => return format!("the gateway answers: {}", answer.words()),

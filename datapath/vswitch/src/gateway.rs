@@ -11,10 +11,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use frame::{Burst, Checksum, DropReason, HEAD_BYTES};
 use wire::{EtherType, IpProtocol, MacAddr, arp, checksum, ethernet, icmpv4, icmpv6, ipv4, ipv6, nd};
 
+use crate::actions::Origin;
 use crate::key::{Field, class, ip, mac};
 use crate::outputs::{Egress, Outputs};
 use crate::parse::Packet;
-use crate::program::{Gateway, HostNo, NetworkNo, PortNo, Program};
+use crate::program::{Gateway, HopNo, NetworkNo, Program};
 use crate::switch::ProcessReport;
 use crate::time::Now;
 
@@ -116,36 +117,42 @@ pub(crate) struct Handled<'a> {
     pub(crate) burst: &'a mut Burst,
     pub(crate) frame: usize,
     pub(crate) packet: &'a Packet,
-    /// The port that it came in by, and its network.
-    pub(crate) from: PortNo,
+    /// Where it came from, and its network.
+    pub(crate) origin: Origin,
     pub(crate) network: NetworkNo,
     pub(crate) program: &'a Program,
     pub(crate) now: Now,
 }
 
 impl Handled<'_> {
-    /// Sends the packet on to `host`, or says why not.
+    /// Sends the packet on to `hop`, or says why not.
     #[inline(never)]
     pub(crate) fn route(
         mut self,
-        host: HostNo,
+        hop: HopNo,
         budget: &mut Budget,
         (out, report): (&mut Outputs, &mut ProcessReport),
     ) {
-        let Some(host) = self.program.host(host) else { return report.drops.add(DropReason::NoNeighbor, 1) };
-        if let Err(complaint) = self.hop(host.mtu_bytes) {
+        let Some(hop) = self.program.hop(hop) else { return report.drops.add(DropReason::NoNeighbor, 1) };
+        if let Err(complaint) = self.pass(hop.mtu_bytes) {
             return self.answer(Answer::Complain(complaint), budget, (out, report));
         }
         let head = self.burst.head_mut(self.frame);
-        head[..6].copy_from_slice(&host.mac.0);
-        head[6..12].copy_from_slice(&host.gateway_mac.0);
-        out.push(host.port, Egress::Plain, self.frame);
+        head[..6].copy_from_slice(&hop.mac.0);
+        head[6..12].copy_from_slice(&hop.gateway_mac.0);
+        match hop.tunnel {
+            None => out.push(hop.port, Egress::Plain, self.frame),
+            Some(tunnel) => out.push(self.program.uplink(), Egress::Tunnel(tunnel), self.frame),
+        }
     }
 
-    /// Takes one hop off.
-    fn hop(&mut self, mtu_bytes: u32) -> Result<(), Complaint> {
+    /// Takes one hop off, where that is not done yet: the gateway is one router on all nodes.
+    fn pass(&mut self, mtu_bytes: u32) -> Result<(), Complaint> {
         if self.packet.network_bytes > mtu_bytes {
             return Err(Complaint::TooBig(mtu_bytes));
+        }
+        if self.origin.tunnel.is_some() {
+            return Ok(());
         }
         let at = usize::from(self.packet.link_bytes);
         let is_v4 = self.is_v4();
@@ -172,7 +179,10 @@ impl Handled<'_> {
         (out, report): (&mut Outputs, &mut ProcessReport),
     ) {
         match self.try_answer(answer, budget) {
-            Ok(()) => out.push(self.from, Egress::Plain, self.frame),
+            Ok(()) => {
+                let (port, egress) = self.origin.back(self.program);
+                out.push(port, egress, self.frame);
+            }
             Err(reason) => report.drops.add(reason, 1),
         }
     }

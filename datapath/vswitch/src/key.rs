@@ -69,6 +69,8 @@ impl Field {
     pub(crate) const DESTINATION_IP: [Field; 2] = [Field::new(5, 0, 64), Field::new(6, 0, 64)];
     /// ARP: the MAC address that the sender claims.
     pub(crate) const CLAIMED_MAC: Field = Field::new(7, 16, 48);
+    /// Frames out of a tunnel, whose port has no security that would ask for the claim: the node that they come from.
+    pub(crate) const NODE: Field = Field::CLAIMED_MAC;
     /// Not of the frame: the number of the mask that a masked key belongs to (see [`crate::cache`]).
     pub(crate) const MASK_NUMBER: Field = Field::new(7, 0, 16);
 }

@@ -7,6 +7,11 @@
 #![forbid(unsafe_code)]
 mod actions;
 mod cache;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "nothing is translated yet, and nobody lists")
+)]
+mod conntrack;
 mod explain;
 mod flows;
 mod gateway;
@@ -14,17 +19,19 @@ mod key;
 mod outputs;
 mod parse;
 mod pipeline;
+mod policy;
 pub mod program;
 mod stations;
 mod switch;
 #[cfg(test)]
 mod tests;
 mod time;
+mod tunnel;
 
 pub use cache::CacheSizes;
 pub use explain::{Explanation, Step};
 pub use flows::FlowView;
-pub use outputs::{Egress, Group, Outputs};
+pub use outputs::{Egress, Group, Outputs, Undo};
 pub use program::Program;
 pub use stations::{MAX_STATIONS, Shared, StationView};
 pub use switch::{ProcessReport, Switch};

@@ -1,10 +1,10 @@
 //! Who sends which frames of the burst?
 
-use frame::{BURST_FRAMES, Burst};
+use frame::{BURST_FRAMES, Burst, DropReason, Offload};
 use wire::vlan::Tci;
 use wire::{EtherType, ethernet, vlan};
 
-use crate::program::PortNo;
+use crate::program::{PortNo, Program, Tunnel};
 
 /// What happens to a frame's head between the switch and one port. Applied just before the send and undone after it, so
 /// that one frame can leave several ports in several shapes without a copy of its body.
@@ -17,27 +17,67 @@ pub enum Egress {
     Tag(u16),
     /// With an 802.1ad service tag pushed, because the frame came in with one.
     ServiceTag(u16),
+    /// Through a tunnel to another node.
+    Tunnel(Tunnel),
+}
+
+/// How a frame comes back into the shape it had before [`Egress::apply`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Undo {
+    /// It was left as it was.
+    #[default]
+    Nothing,
+    /// Without the tag.
+    Tag,
+    /// Without the headers of the tunnel.
+    Tunnel {
+        /// Their bytes.
+        bytes: usize,
+        /// What the frame left to the next hop.
+        offload: Offload,
+    },
 }
 
 impl Egress {
-    /// Puts frame `frame` into this shape, just before the send. [`Egress::undo`] must follow.
+    /// Puts frame `frame` into this shape, just before the send; the answer's [`Undo::undo`] must follow. `program` is the
+    /// one that the shape was decided by.
+    ///
+    /// # Errors
+    /// The frame cannot have this shape and is as it was: why it is not to be sent.
     #[inline]
-    pub fn apply(self, burst: &mut Burst, frame: usize) {
+    pub fn apply(self, burst: &mut Burst, frame: usize, program: &Program) -> Result<Undo, DropReason> {
         let (tpid, tci) = match self {
-            Self::Plain => return,
+            Self::Plain => return Ok(Undo::Nothing),
             Self::Tag(tci) => (EtherType::VLAN, tci),
             Self::ServiceTag(tci) => (EtherType::SERVICE_VLAN, tci),
+            Self::Tunnel(tunnel) => return wrap(tunnel, burst, frame, program),
         };
         push_tag(burst, frame, tpid, Tci(tci));
+        Ok(Undo::Tag)
     }
+}
 
-    /// Takes frame `frame` back to the shape it had before [`Egress::apply`].
+impl Undo {
+    /// Takes frame `frame` back to the shape it had.
     #[inline]
     pub fn undo(self, burst: &mut Burst, frame: usize) {
-        if self != Self::Plain {
-            pop_tag(burst, frame);
+        match self {
+            Self::Nothing => {}
+            Self::Tag => pop_tag(burst, frame),
+            Self::Tunnel { bytes, offload } => {
+                burst.shrink_front(frame, bytes);
+                burst.set_offload(frame, offload);
+            }
         }
     }
+}
+
+fn wrap(tunnel: Tunnel, burst: &mut Burst, frame: usize, program: &Program) -> Result<Undo, DropReason> {
+    let node = program.underlay().and_then(|underlay| underlay.node(tunnel.node));
+    let outer = node.and_then(|node| node.outer.as_ref()).ok_or(DropReason::NoNeighbor)?;
+    let (before, offload) = (burst.frame_len(frame), burst.offload(frame));
+    outer.wrap(burst, frame, tunnel.vni)?;
+    Ok(Undo::Tunnel { bytes: burst.frame_len(frame) - before, offload })
 }
 
 /// Puts a tag behind the addresses. The headroom always holds it: a frame has one tag of ours at most.

@@ -10,7 +10,7 @@ use frame::{DropReason, Gso, GsoKind};
 use wire::{EtherType, IpProtocol, arp, ethernet, ipv4, ipv6, nd, sctp, tcp, udp, vlan};
 
 use crate::key::{Field, FlowKey, TAGGED, class};
-use crate::program::PortNo;
+use crate::program::{NodeNo, PortNo};
 
 /// IPv6 extension headers walked before the rest counts as hidden.
 const MAX_EXTENSIONS: usize = 8;
@@ -38,6 +38,13 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
+    /// It came out of a tunnel from `node`.
+    pub(crate) fn set_node(&mut self, node: NodeNo) {
+        let Field { word, .. } = Field::NODE;
+        self.key.0[word] &= !Field::NODE.place(u64::MAX);
+        self.key.0[word] |= Field::NODE.place(node.0.into());
+    }
+
     /// Where the transport's payload starts; 0 if that was not seen.
     pub(crate) fn payload_at(&self) -> usize {
         self.payload_at.into()

@@ -23,11 +23,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wire::MacAddr;
 
-use crate::program::{Network, NetworkNo, Port, PortNo, Program, VlanId};
+use crate::conntrack::{Connections, Timeouts};
+use crate::program::{Network, NetworkNo, NodeNo, Port, PortNo, Program, VlanId};
 use crate::time::Now;
 
 /// Learned stations that a datapath holds at most.
 pub const MAX_STATIONS: usize = 65_536;
+/// Connections that a datapath holds at most. Memory is taken as they come.
+const MAX_CONNECTIONS: u32 = 4 << 20;
 /// Generation cells. All of them stay in the first-level cache.
 const CELLS: usize = 4096;
 /// The cell that never changes: for answers that depend on no station.
@@ -45,6 +48,8 @@ pub struct Shared {
     seen_ms: Box<[AtomicU64]>,
     hasher: RandomState,
     table: Mutex<Table>,
+    /// The connections that policies are asked about.
+    connections: Arc<Connections>,
 }
 
 /// A station that a port lists or that was learned.
@@ -58,6 +63,8 @@ pub struct StationView {
     pub mac: MacAddr,
     /// The port that it is behind.
     pub port: PortNo,
+    /// The node that it is on, if that is another one.
+    pub node: Option<NodeNo>,
     /// True if the program names it; false if it was learned.
     pub configured: bool,
     /// Milliseconds since its last frame; 0 for a configured one.
@@ -72,6 +79,13 @@ pub(crate) struct Station {
     pub(crate) mac: MacAddr,
 }
 
+/// Where a station is: behind a port, which may stand for other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) port: PortNo,
+    pub(crate) node: Option<NodeNo>,
+}
+
 /// A cell and the value it had: what an answer depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dependence {
@@ -82,6 +96,25 @@ pub(crate) struct Dependence {
 impl Dependence {
     /// On nothing that changes.
     pub(crate) const NONE: Self = Self { cell: STEADY, value: 0 };
+}
+
+/// Two of them, in less room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Depends {
+    values: [u32; 2],
+    /// Below [`CELLS`].
+    cells: [u16; 2],
+}
+
+impl Depends {
+    pub(crate) fn new(both: [Dependence; 2]) -> Self {
+        Self { values: both.map(|it| it.value), cells: both.map(|it| it.cell as u16) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn both(self) -> [Dependence; 2] {
+        [0, 1].map(|at| Dependence { cell: self.cells[at].into(), value: self.values[at] })
+    }
 }
 
 /// The place of a learned station, for [`Shared::touch`].
@@ -100,8 +133,8 @@ pub(crate) enum Learned {
     Known,
     /// It was unknown.
     New,
-    /// It was known behind another port.
-    Moved(PortNo),
+    /// It was known somewhere else.
+    Moved(Place),
     /// It is not remembered here: the port, the network or the table is full.
     Full(Limit),
 }
@@ -126,7 +159,7 @@ pub(crate) enum Effect {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     station: Station,
-    port: PortNo,
+    place: Place,
 }
 
 #[derive(Debug, Default)]
@@ -150,7 +183,14 @@ impl Shared {
             seen_ms: (0..MAX_STATIONS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
             table: Mutex::default(),
+            connections: Connections::new(MAX_CONNECTIONS, Timeouts::default()),
         })
+    }
+
+    /// The connections that policies are asked about.
+    #[inline(always)]
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     /// Every learned station. Locks in short steps: a dump delays no worker for long, and may miss what changes
@@ -165,12 +205,13 @@ impl Shared {
                 return views;
             }
             for (slot, entry) in (at..end).zip(&table.entries[at..end]) {
-                let Some(Entry { station, port }) = *entry else { continue };
+                let Some(Entry { station, place }) = *entry else { continue };
                 views.push(StationView {
                     network: station.network,
                     vlan: VlanId::new(station.vlan),
                     mac: station.mac,
-                    port,
+                    port: place.port,
+                    node: place.node,
                     configured: false,
                     idle_ms: now.since(self.seen(slot as u32)),
                 });
@@ -194,26 +235,27 @@ impl Shared {
         }
     }
 
-    /// The port behind which `station` was learned.
-    pub(crate) fn find(&self, station: &Station) -> (Option<PortNo>, Dependence) {
+    /// Where `station` was learned to be.
+    pub(crate) fn find(&self, station: &Station) -> (Option<Place>, Dependence) {
         let table = self.lock();
-        (table.get(station).map(|(_, port)| port), self.depend(self.cell(station)))
+        (table.get(station).map(|(_, place)| place), self.depend(self.cell(station)))
     }
 
-    /// A frame of `station` came in by `port`: remembers it, within the limits of `network` and `port`.
+    /// A frame of `station` came in by `port`, from `node`: remembers it, within the limits of `network` and `port`.
     pub(crate) fn learn(
         &self,
         station: &Station,
-        (network, port): (&Network, &Port),
+        (network, port, node): (&Network, &Port, Option<NodeNo>),
         now: Now,
         effect: Effect,
     ) -> (Learned, Slot, Dependence) {
+        let place = Place { port: port.number, node };
         let mut table = self.lock();
-        let learned = table.judge(station, network, port);
+        let learned = table.judge(station, place, (network, port));
         if effect == Effect::Commit {
             match learned {
-                Learned::New => table.insert(*station, port.number),
-                Learned::Moved(_) => table.relocate(station, port.number),
+                Learned::New => table.insert(*station, place),
+                Learned::Moved(_) => table.relocate(station, place),
                 Learned::Known | Learned::Full(_) => {}
             }
             if matches!(learned, Learned::New | Learned::Moved(_)) {
@@ -246,10 +288,10 @@ impl Shared {
         for _ in 0..budget.min(slots) {
             let slot = table.cursor % slots;
             table.cursor = slot + 1;
-            let Some(Entry { station, port }) = table.entries[slot] else { continue };
+            let Some(Entry { station, place }) = table.entries[slot] else { continue };
             let idle_ms = now.since(self.seen(slot as u32));
             let aged = program.network(station.network).is_none_or(|network| idle_ms >= network.mac_age_ms);
-            if aged || !program.reaches(port, station.network, station.vlan) {
+            if aged || !program.reaches(place, station.network, station.vlan) {
                 self.forget(&mut table, slot);
             }
         }
@@ -259,7 +301,7 @@ impl Shared {
     pub(crate) fn forget_ports(&self, gone: impl Fn(PortNo) -> bool) {
         let mut table = self.lock();
         for slot in 0..table.entries.len() {
-            if table.entries[slot].is_some_and(|entry| gone(entry.port)) {
+            if table.entries[slot].is_some_and(|entry| gone(entry.place.port)) {
                 self.forget(&mut table, slot);
             }
         }
@@ -309,21 +351,22 @@ impl Shared {
 }
 
 impl Table {
-    fn get(&self, station: &Station) -> Option<(u32, PortNo)> {
+    fn get(&self, station: &Station) -> Option<(u32, Place)> {
         let slot = *self.slots.get(station)?;
-        self.entries[slot as usize].map(|entry| (slot, entry.port))
+        self.entries[slot as usize].map(|entry| (slot, entry.place))
     }
 
     fn is_full(&self) -> bool {
         self.slots.len() >= MAX_STATIONS
     }
 
-    /// What a frame of `station` on `port` means.
-    fn judge(&self, station: &Station, network: &Network, port: &Port) -> Learned {
+    /// What a frame of `station` from `place` means.
+    fn judge(&self, station: &Station, place: Place, (network, port): (&Network, &Port)) -> Learned {
         let held = |count: Option<&u32>| count.copied().unwrap_or(0);
         let port_is_full = held(self.per_port.get(&port.number)) >= port.mac_limit;
         match self.get(station) {
-            Some((_, known)) if known == port.number => Learned::Known,
+            Some((_, known)) if known == place => Learned::Known,
+            Some((_, known)) if known.port == place.port => Learned::Moved(known),
             _ if port_is_full => Learned::Full(Limit::Port),
             Some((_, known)) => Learned::Moved(known),
             None if held(self.per_network.get(&network.number)) >= network.mac_limit => {
@@ -334,8 +377,8 @@ impl Table {
         }
     }
 
-    fn insert(&mut self, station: Station, port: PortNo) {
-        let entry = Some(Entry { station, port });
+    fn insert(&mut self, station: Station, place: Place) {
+        let entry = Some(Entry { station, place });
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.entries[slot as usize] = entry;
@@ -348,15 +391,15 @@ impl Table {
         };
         self.slots.insert(station, slot);
         *self.per_network.entry(station.network).or_default() += 1;
-        *self.per_port.entry(port).or_default() += 1;
+        *self.per_port.entry(place.port).or_default() += 1;
     }
 
-    fn relocate(&mut self, station: &Station, port: PortNo) {
+    fn relocate(&mut self, station: &Station, place: Place) {
         let Some(slot) = self.slots.get(station) else { return };
         if let Some(entry) = &mut self.entries[*slot as usize] {
-            let from = std::mem::replace(&mut entry.port, port);
-            decrement(&mut self.per_port, &from);
-            *self.per_port.entry(port).or_default() += 1;
+            let from = std::mem::replace(&mut entry.place, place);
+            decrement(&mut self.per_port, &from.port);
+            *self.per_port.entry(place.port).or_default() += 1;
         }
     }
 
@@ -365,7 +408,7 @@ impl Table {
         self.slots.remove(&entry.station);
         self.free.push(slot as u32);
         decrement(&mut self.per_network, &entry.station.network);
-        decrement(&mut self.per_port, &entry.port);
+        decrement(&mut self.per_port, &entry.place.port);
         Some(entry)
     }
 }

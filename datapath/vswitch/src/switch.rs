@@ -13,6 +13,7 @@ use frame::{BURST_FRAMES, Burst, DropCounts, DropReason};
 
 use crate::actions::{Actions, Output};
 use crate::cache::{Alike, Cache, CacheSizes, Habit, Level, NOWHERE};
+use crate::conntrack::{Fault, Observed, Sight};
 use crate::gateway::{Budget, Handled};
 use crate::outputs::Outputs;
 use crate::parse::{Packet, Raw, parse};
@@ -20,6 +21,7 @@ use crate::pipeline::{self, Scene, Walk};
 use crate::program::{PortNo, PortSpec, Program};
 use crate::stations::Shared;
 use crate::time::Now;
+use crate::tunnel;
 
 /// What [`Switch::process`] did with a burst; the caller adds it up. It is only added to, never cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,6 +102,9 @@ impl Switch {
         report: &mut ProcessReport,
     ) {
         let program = &*self.program;
+        if program.underlay().is_some_and(|underlay| underlay.port == port) {
+            return self.process_uplink(burst, port, now, (out, report));
+        }
         let Some(scene) = Scene::of(program, port, &self.shared, now) else {
             return report.drops.add(DropReason::NoNetwork, burst.len() as u64);
         };
@@ -113,7 +118,7 @@ impl Switch {
             _ => {
                 let habit = habit.copied();
                 let (cache, packets) = (&mut self.cache, &mut *self.packets);
-                let mixed = Mixed { scene, port, cache, packets, budget: &mut self.budget, habit, alike };
+                let mixed = Mixed { scene, cache, packets, budget: &mut self.budget, habit, alike };
                 mixed.process(burst, out, report)
             }
         };
@@ -123,19 +128,73 @@ impl Switch {
         }
     }
 
+    /// The program that it forwards by.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// As [`Switch::process`] for the port that leads to other nodes: each frame may be of another network.
+    #[inline(never)]
+    fn process_uplink(
+        &mut self,
+        burst: &mut Burst,
+        uplink: PortNo,
+        now: Now,
+        (out, report): (&mut Outputs, &mut ProcessReport),
+    ) {
+        let Self { program, shared, cache, packets, budget, .. } = self;
+        cache.begin();
+        for frame in 0..burst.len() {
+            match enter(program, shared, (burst, frame), uplink, now) {
+                Ok(scene) => {
+                    let alike = Alike::default();
+                    let mut mixed = Mixed { scene, cache, packets, budget, habit: None, alike };
+                    if mixed.parse(burst, frame, report) {
+                        mixed.answer(frame, NOWHERE, burst, (out, report));
+                    }
+                }
+                Err(reason) => report.drops.add(reason, 1),
+            }
+        }
+    }
+
     /// Forgets what is idle or stale, cached decisions and stations: looks at up to `budget` entries of each table,
     /// going on where the last call ended. To be called about every 100 ms with a few thousand.
     pub fn sweep(&mut self, now: Now, budget: usize) {
         self.cache.sweep(now, budget);
         self.shared.sweep(&self.program, now, budget);
+        self.shared.connections().sweep(now, budget);
     }
+}
+
+/// Frame `frame`, as the tracker of connections is given it.
+#[inline(always)]
+pub(crate) fn sight<'a>(packet: &'a Packet, burst: &'a Burst, frame: usize) -> Sight<'a> {
+    let (head, frame_bytes) = (burst.head(frame), burst.frame_len(frame));
+    Sight { packet, head, frame_bytes, gso: burst.offload(frame).gso }
+}
+
+/// The scene of frame `frame`, which came in by `port`: by the uplink, what is in a tunnel comes out of it.
+pub(crate) fn enter<'a>(
+    program: &'a Program,
+    shared: &'a Shared,
+    (burst, frame): (&mut Burst, usize),
+    port: PortNo,
+    now: Now,
+) -> Result<Scene<'a>, DropReason> {
+    let plain = || Scene::of(program, port, shared, now).ok_or(DropReason::NoNetwork);
+    let Some(underlay) = program.underlay().filter(|underlay| underlay.port == port) else { return plain() };
+    let Some((tunnel, outer_bytes)) = tunnel::find(burst.head(frame), underlay)? else { return plain() };
+    let port = underlay.port_of(tunnel.vni).ok_or(DropReason::UnknownVni)?;
+    tunnel::unwrap(burst, frame, outer_bytes)?;
+    let scene = Scene::of(program, port, shared, now).ok_or(DropReason::UnknownVni)?;
+    Ok(Scene { tunnel: Some(tunnel), ..scene })
 }
 
 /// A burst of which not every frame looks as its port's usually do. They are taken one after the other, so that those
 /// which leave by one port stay in order.
 struct Mixed<'a> {
     scene: Scene<'a>,
-    port: PortNo,
     cache: &'a mut Cache,
     /// What the frames say, once they are parsed.
     packets: &'a mut [Packet; BURST_FRAMES],
@@ -151,7 +210,7 @@ impl Mixed<'_> {
         let mut answered = Alike::default();
         self.cache.begin();
         let parsed = self.parse_others(burst, report);
-        let foreseen = self.cache.foresee(self.port, self.packets, parsed);
+        let foreseen = self.cache.foresee(self.scene.ingress.number, self.packets, parsed);
         for frame in 0..burst.len() {
             if self.alike.has(frame) {
                 if let Some(habit) = &self.habit {
@@ -182,9 +241,15 @@ impl Mixed<'_> {
     #[inline(always)]
     fn parse(&mut self, burst: &Burst, frame: usize, report: &mut ProcessReport) -> bool {
         let gso = burst.offload(frame).gso;
-        let raw = Raw { head: burst.head(frame), frame_bytes: burst.frame_len(frame), gso, port: self.port };
+        let port = self.scene.ingress.number;
+        let raw = Raw { head: burst.head(frame), frame_bytes: burst.frame_len(frame), gso, port };
         match parse(raw, &mut self.packets[frame]) {
-            Ok(()) => true,
+            Ok(()) => {
+                if let Some(tunnel) = self.scene.tunnel {
+                    self.packets[frame].set_node(tunnel.node);
+                }
+                true
+            }
             Err(reason) => {
                 report.drops.add(reason, 1);
                 false
@@ -204,12 +269,12 @@ impl Mixed<'_> {
         let actions = self.decide(foreseen, burst, frame, report);
         let packet = &self.packets[frame];
         let Scene { program, network, now, .. } = self.scene;
-        let handled =
-            |burst| Handled { burst, frame, packet, from: self.port, network: network.number, program, now };
+        let origin = self.scene.origin();
+        let handled = |burst| Handled { burst, frame, packet, origin, network: network.number, program, now };
         match actions.output {
             Output::Route(host) => handled(burst).route(host, self.budget, (out, report)),
             Output::Answer(answer) => handled(burst).answer(answer, self.budget, (out, report)),
-            _ => actions.perform((burst, frame), (packet, self.port), program, (out, report)),
+            _ => actions.perform((burst, frame), (packet, origin), program, (out, report)),
         }
     }
 
@@ -222,6 +287,18 @@ impl Mixed<'_> {
             return self.derive(burst, frame, report);
         };
         let actions = *actions;
+        if let Some(connection) = actions.connection {
+            let Observed::Flow(_, transport) =
+                sight(&self.packets[frame], burst, frame).observe(self.scene.zone())
+            else {
+                return self.derive(burst, frame, report);
+            };
+            match self.scene.shared.connections().advance(connection, &transport, self.scene.now) {
+                Ok(_) => {}
+                Err(Fault::Gone) => return self.derive(burst, frame, report),
+                Err(Fault::Invalid) => return Actions::drop(DropReason::OutOfState),
+            }
+        }
         match level {
             Level::Microflow => report.microflow_hits += 1,
             Level::Megaflow => report.megaflow_hits += 1,
@@ -240,14 +317,15 @@ impl Mixed<'_> {
     fn derive(&mut self, burst: &Burst, frame: usize, report: &mut ProcessReport) -> Actions {
         let packet = &self.packets[frame];
         report.misses += 1;
-        let mut walk = Walk::new(self.scene, packet, burst.head(frame));
+        let mut walk = Walk::new(self.scene, sight(packet, burst, frame));
         let actions = pipeline::run(&mut walk);
         self.cache.begin();
         if let Some(derived) = walk.derived(actions) {
             self.cache.insert(&packet.key, &derived, burst.frame_len(frame), self.scene.now);
         }
         // What was learned of this frame may be what the habit depended on.
-        self.habit = self.habit.filter(|_| self.cache.habit(self.port, self.scene.shared).is_some());
+        self.habit =
+            self.habit.filter(|_| self.cache.habit(self.scene.ingress.number, self.scene.shared).is_some());
         actions
     }
 }

@@ -145,6 +145,44 @@ pub fn crc32c<'a>(runs: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     !bytes.fold(u32::MAX, |crc, byte| CRC32C_TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8))
 }
 
+/// The CRC32c after bytes under it changed from `old` to `new`, which are of the same length, with `behind` bytes after
+/// them. A CRC is linear: what differs makes the same difference wherever it lies, but for the zeros that follow it.
+pub fn update_crc32c(crc: u32, old: &[u8], new: &[u8], behind: usize) -> u32 {
+    let differences = old.iter().zip(new).map(|(old, new)| old ^ new);
+    let difference =
+        differences.fold(0, |crc, byte| CRC32C_TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8));
+    crc ^ crc32c_zeros(difference, behind)
+}
+
+/// A remainder after `bytes` zero bytes more: times x^8 for each, by repeated squaring.
+fn crc32c_zeros(mut remainder: u32, mut bytes: usize) -> u32 {
+    // In a reflected remainder, the top bit is x^0.
+    let mut power = 1 << 23;
+    while bytes > 0 {
+        if bytes & 1 == 1 {
+            remainder = crc32c_multiply(remainder, power);
+        }
+        power = crc32c_multiply(power, power);
+        bytes >>= 1;
+    }
+    remainder
+}
+
+/// The product of two remainders.
+fn crc32c_multiply(one: u32, mut other: u32) -> u32 {
+    let mut product = 0;
+    for power in 0..32 {
+        if one << power >> 31 == 1 {
+            product ^= other;
+        }
+        other = if other & 1 == 1 { other >> 1 ^ CRC32C_POLYNOMIAL } else { other >> 1 };
+    }
+    product
+}
+
+/// Castagnoli's, reflected.
+const CRC32C_POLYNOMIAL: u32 = 0x82f6_3b78;
+
 static CRC32C_TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -152,7 +190,7 @@ static CRC32C_TABLE: [u32; 256] = {
         let mut crc = byte as u32;
         let mut bit = 0;
         while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+            crc = if crc & 1 == 1 { (crc >> 1) ^ CRC32C_POLYNOMIAL } else { crc >> 1 };
             bit += 1;
         }
         table[byte] = crc;
@@ -217,6 +255,23 @@ mod tests {
     #[test]
     fn crc32c_of_the_check_string_is_its_check_value() {
         assert_eq!(crc32c([&b"12345"[..], b"6789"]), 0xe306_9283);
+    }
+
+    proptest! {
+        #[test]
+        fn update_of_a_crc_equals_a_new_one(
+            mut bytes in vec(any::<u8>(), 1..300),
+            at: proptest::sample::Index,
+            new in vec(any::<u8>(), 1..8),
+        ) {
+            let at = at.index(bytes.len());
+            let end = bytes.len().min(at + new.len());
+            let before = crc32c([&bytes[..]]);
+            let old = bytes[at..end].to_vec();
+            bytes[at..end].copy_from_slice(&new[..end - at]);
+            let updated = update_crc32c(before, &old, &bytes[at..end], bytes.len() - end);
+            prop_assert_eq!(updated, crc32c([&bytes[..]]));
+        }
     }
 
     #[test]

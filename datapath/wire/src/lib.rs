@@ -16,6 +16,7 @@ pub mod build;
 pub mod checksum;
 mod error;
 pub mod ethernet;
+pub mod geneve;
 pub mod icmpv4;
 pub mod icmpv6;
 mod ip;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use frame::{Burst, DropReason};
+use frame::{BURST_FRAMES, Burst, DropCounts, DropReason};
 use ports::{SendReport, TxQueue};
 use vswitch::program::PortNo;
-use vswitch::{Egress, Group, Now, Outputs, ProcessReport, Switch};
+use vswitch::{Egress, Group, Now, Outputs, ProcessReport, Program, Switch, Undo};
 
 use crate::counters::PortCells;
 
@@ -75,7 +75,7 @@ impl Forwarder {
             let sent = if group.egress == Egress::Plain {
                 queue.send(burst, frames)
             } else {
-                reshaped(group, burst, queue)
+                reshaped(group, burst, queue, self.switch.program())
             };
             exit.cells.sent(&sent);
             if sent.frames != frames.len() as u64 {
@@ -86,13 +86,23 @@ impl Forwarder {
 }
 
 /// Sends frames that leave in another shape than they came in.
-fn reshaped(group: &Group, burst: &mut Burst, queue: &Arc<dyn TxQueue>) -> SendReport {
+fn reshaped(group: &Group, burst: &mut Burst, queue: &Arc<dyn TxQueue>, program: &Program) -> SendReport {
+    let mut ready = [0; BURST_FRAMES];
+    let mut undo = [Undo::Nothing; BURST_FRAMES];
+    let (mut count, mut refused) = (0, DropCounts::default());
     for &frame in group.frames() {
-        group.egress.apply(burst, frame.into());
+        match group.egress.apply(burst, frame.into(), program) {
+            Ok(back) => {
+                (ready[count], undo[count]) = (frame, back);
+                count += 1;
+            }
+            Err(reason) => refused.add(reason, 1),
+        }
     }
-    let sent = queue.send(burst, group.frames());
-    for &frame in group.frames() {
-        group.egress.undo(burst, frame.into());
+    let mut sent = queue.send(burst, &ready[..count]);
+    for (&frame, back) in ready[..count].iter().zip(&undo) {
+        back.undo(burst, frame.into());
     }
+    sent.drops.merge(&refused);
     sent
 }

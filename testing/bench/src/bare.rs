@@ -284,6 +284,7 @@ fn switch() -> anyhow::Result<vswitch::Switch> {
         mac_age_ms: 300_000,
         mac_limit: 1024,
         gateway: None,
+        overlay: None,
     };
     let mut ports = BTreeMap::new();
     for number in [1u16, 2] {
@@ -298,10 +299,16 @@ fn switch() -> anyhow::Result<vswitch::Switch> {
             mac_limit: 16,
             isolated: false,
             mtu_bytes: 1500,
+            policy: None,
         };
         ports.insert(port.number, port);
     }
-    let spec = ProgramSpec { version: 1, networks: BTreeMap::from([(network.number, network)]), ports };
+    let spec = ProgramSpec {
+        version: 1,
+        networks: BTreeMap::from([(network.number, network)]),
+        ports,
+        ..ProgramSpec::default()
+    };
     let program = Program::build(spec).map_err(|error| anyhow!("{error}"))?;
     Ok(vswitch::Switch::new(Shared::new(), program, cycles::now()))
 }

@@ -23,6 +23,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "cni", run: local_api::cni::fuzz },
     Target { name: "headers", run: headers::run },
+    Target { name: "netdev", run: ports::netdev::fuzz::run },
     Target { name: "offload", run: offload::run },
     Target { name: "packet", run: packet::run },
     Target { name: "ring", run: ring::run },

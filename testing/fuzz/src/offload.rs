@@ -1,4 +1,4 @@
-//! A frame with claims about it, softened: nothing panics, and what leaves is finished as claimed.
+//! A frame with claims about it, in a tunnel or not, softened: nothing panics, and what leaves is finished as claimed.
 
 use std::ops::ControlFlow;
 
@@ -13,12 +13,16 @@ pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let choice = input.u8();
     let offload = claims(choice, &mut input);
-    let capabilities = Capabilities { checksum: choice & 0x20 != 0, ..Capabilities::NONE };
+    let capabilities =
+        Capabilities { checksum: choice & 0x20 != 0, tunnel_checksum: true, ..Capabilities::NONE };
+    let outer_len = if choice & 0x80 != 0 { usize::from(input.u8()) } else { 0 };
+    let Some((outer, inner)) = input.rest().split_at_checked(outer_len) else { return };
     let mut burst = Burst::new();
-    if burst.push_owned(input.rest().to_vec(), offload).is_err() {
+    if burst.push_owned(inner.to_vec(), offload).is_err() || !outer.is_empty() && !burst.encapsulate(0, outer)
+    {
         return;
     }
-    let frame = burst.gather(0);
+    let (frame, offload) = (burst.gather(0), burst.offload(0));
     let mut sent = 0;
     let mut emit = |piece: Gather<'_>, left: Offload| {
         sent += 1;
@@ -26,7 +30,8 @@ pub(crate) fn run(bytes: &[u8]) {
         assert!(capabilities.checksum || !matches!(left.checksum, Checksum::Partial { .. }));
         assert!(piece.len() <= frame.len() + ipv6::FRAGMENT_HEADER_BYTES);
         if offload.gso.is_some_and(|gso| gso.kind != GsoKind::UdpFragment) && left.is_none() {
-            assert!(is_summed(&piece.to_vec()), "a segment's checksum is wrong");
+            assert!(is_summed(&piece.to_vec()[outer.len()..]), "a segment's checksum is wrong");
+            assert!(outer.is_empty() || is_summed(&piece.to_vec()), "an outer checksum is wrong");
         }
         ControlFlow::Continue(())
     };

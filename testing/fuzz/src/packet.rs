@@ -103,6 +103,7 @@ fn gateway(network: u32) -> GatewaySpec {
         mac: MacAddr([2, 0, 0, 0, 0xff, network]),
         addresses: prefixes.map(|(address, len)| Prefix { address, len }).into(),
         router: RouterNo(1),
+        routes: Vec::new(),
     }
 }
 
@@ -116,6 +117,7 @@ fn spec() -> ProgramSpec {
             mac_age_ms: 30_000,
             mac_limit: 8,
             gateway: Some(gateway(number)),
+            overlay: None,
         };
         spec.networks.insert(network.number, network);
     }
@@ -144,6 +146,7 @@ fn spec() -> ProgramSpec {
             mac_limit: 4,
             isolated: number == 1 || number == 4,
             mtu_bytes: 1500,
+            policy: None,
         };
         spec.ports.insert(port.number, port);
     }

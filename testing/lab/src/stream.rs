@@ -76,9 +76,12 @@ fn receive(listener: &TcpListener, duration: Duration) -> io::Result<StreamRepor
     let start = Instant::now();
     let mut bytes = 0;
     while start.elapsed() < duration {
-        match stream.read(&mut buffer)? {
-            0 => break,
-            got => bytes += got as u64,
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(got) => bytes += got as u64,
+            // A read with a timeout is not begun again by the kernel.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(StreamReport { bytes, duration: start.elapsed() })

@@ -84,6 +84,7 @@ fn network(number: u32) -> impl Strategy<Value = NetworkSpec> {
             mac_age_ms: age,
             mac_limit: limit,
             gateway: None,
+            overlay: None,
         }
     })
 }
@@ -106,6 +107,7 @@ fn port(number: u16) -> impl Strategy<Value = PortSpec> {
                 mac_limit,
                 isolated,
                 mtu_bytes,
+                policy: None,
             }
         },
     )

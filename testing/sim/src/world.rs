@@ -134,9 +134,9 @@ impl World {
             let queue = outcome.sent.entry((group.port, group.egress)).or_default();
             for frame in group.frames() {
                 let frame = usize::from(*frame);
-                group.egress.apply(burst, frame);
+                let undo = group.egress.apply(burst, frame, workers[worker].program());
                 queue.push(burst.gather(frame).to_vec());
-                group.egress.undo(burst, frame);
+                undo.expect("the world has no tunnels").undo(burst, frame);
             }
         }
         burst.clear();

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a test waits with a deadline")]
 
+pub mod node;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};

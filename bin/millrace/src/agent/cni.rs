@@ -7,7 +7,7 @@ use local_api::cni::{
     AddResult, Answer, Call, CniError, Code, Command, Dns, Interface, Ip, Request, Route, Version,
     version_of, versions_answer,
 };
-use model::{AttachmentId, NetworkName, PodRef};
+use model::{AttachmentId, DeviceRequest, MtuBytes, NetworkName, PodRef};
 use reconcile::datapath::DatapathError;
 use reconcile::delegate::DelegateError;
 use reconcile::record::Delegation;
@@ -126,6 +126,8 @@ fn add_request(call: &Call, request: &Request) -> Result<AddRequest, CniError> {
         netns.ok_or_else(|| CniError::new(Code::INVALID_ENVIRONMENT, "CNI_NETNS: is no absolute path"))?;
     let kind = call.conf.port_kind.as_deref().map(str::parse).transpose();
     let mac = call.mac()?.map(str::parse).transpose();
+    let device = device(call, request)?;
+    let of_device = device.as_ref().and_then(|device| device.settings.mac);
     let dns = dns(&call.conf.dns).map_err(|error| invalid(&error))?;
     Ok(AddRequest {
         id: attachment_id(call)?,
@@ -134,12 +136,32 @@ fn add_request(call: &Call, request: &Request) -> Result<AddRequest, CniError> {
         kind: kind.map_err(|error| invalid(&format!("portKind: {error}")))?,
         netns,
         pod: pod(call),
-        mac: mac.map_err(|error: wire::MacError| invalid(&error))?,
+        mac: mac.map_err(|error: wire::MacError| invalid(&error))?.or(of_device),
+        device,
         addresses: call.ips()?,
         dns: Some(dns).filter(|dns| !dns.is_empty()),
         device_info_file: call.conf.device_info_file()?,
         delegation: delegation(call, request),
     })
+}
+
+/// The device of a card, with what SR-IOV CNI's keys say of it.
+fn device(call: &Call, request: &Request) -> Result<Option<DeviceRequest>, CniError> {
+    let invalid = |key: &str, error: &dyn std::fmt::Display| {
+        CniError::new(Code::INVALID_CONFIG, format!("{key}{error}"))
+    };
+    let Some(id) = call.conf.device_id()? else { return Ok(None) };
+    let driver = call.conf.driver.as_deref().filter(|driver| !driver.is_empty()).map(str::parse).transpose();
+    let mtu = |bytes| {
+        MtuBytes::new(bytes)
+            .ok_or_else(|| invalid("mtu: ", &format!("{bytes} is not from 68 to 65521 bytes")))
+    };
+    Ok(Some(DeviceRequest {
+        function: id.parse().map_err(|error: model::AddressError| invalid("deviceID: ", &error))?,
+        driver: driver.map_err(|error: model::UnknownDriver| invalid("driver: ", &error))?,
+        mtu: call.conf.mtu.map(mtu).transpose()?,
+        settings: serde_json::from_slice(&request.stdin).map_err(|error| invalid("", &error))?,
+    }))
 }
 
 fn attachment_id(call: &Call) -> Result<AttachmentId, CniError> {
@@ -201,7 +223,7 @@ fn add_result(attachment: &Attachment) -> AddResult {
         mtu: Some(attachment.mtu_bytes),
         sandbox: attachment.netns.to_string_lossy().into_owned(),
         socket_path: attachment.vhost.as_ref().and_then(|files| files.socket.clone()),
-        pci_id: None,
+        pci_id: attachment.card.as_ref().map(|card| card.function.to_string()),
     };
     let ip = |address: &reconcile::record::Address| Ip {
         address: address.net,
@@ -260,7 +282,12 @@ fn attach_error(error: &AttachError) -> CniError {
 
 fn reserve_code(reason: &ReserveError) -> Code {
     match reason {
+        ReserveError::DeviceTaken { .. } => Code::DEVICE_TAKEN,
         ReserveError::UnknownNetwork { .. }
+        | ReserveError::NoDevice(_)
+        | ReserveError::DeviceOfKind { .. }
+        | ReserveError::DriverOfKind { .. }
+        | ReserveError::PassesSwitch { .. }
         | ReserveError::QueuesOfKind { .. }
         | ReserveError::WrongPrefix { .. }
         | ReserveError::NoPrefix { .. }
@@ -291,6 +318,81 @@ fn all_of(mut errors: Vec<CniError>) -> Result<(), CniError> {
             let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
             Err(CniError::new(code, format!("{count} things failed, the first: {}", lines[0]))
                 .with_details(lines.join("\n")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{DeviceDriver, VlanProtocol};
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked(conf: &Value) -> Result<AddRequest, CniError> {
+        let mut whole = json!({"cniVersion": "1.1.0", "name": "pods", "deviceID": "0000:01:10.2"});
+        whole.as_object_mut().unwrap().extend(conf.as_object().unwrap().clone());
+        let env =
+            [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "net1"), ("CNI_NETNS", "/ns")];
+        let env = env.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let request = Request { env, stdin: whole.to_string().into_bytes() };
+        add_request(&Call::parse(&request)?, &request)
+    }
+
+    #[test]
+    fn add_request_when_it_is_sriov_cnis_takes_its_keys() {
+        let conf = json!({"deviceID": "0000:AF:06.0", "driver": "vfio-pci", "mtu": 9000, "vlan": 5, "vlanQoS": 3,
+                          "vlanProto": "802.1ad", "mac": "02:00:00:00:00:01", "spoofchk": "off", "trust": "on",
+                          "pciBusID": "0000:AF:06.0", "logLevel": "debug"});
+        let request = asked(&conf).unwrap();
+        let device = request.device.unwrap();
+        assert_eq!(
+            (device.function.to_string().as_str(), device.driver),
+            ("0000:af:06.0", Some(DeviceDriver::VfioPci))
+        );
+        assert_eq!(
+            (device.mtu.map(MtuBytes::get), request.mac),
+            (Some(9000), Some("02:00:00:00:00:01".parse().unwrap()))
+        );
+        let vlan = device.settings.vlan.unwrap();
+        assert_eq!((vlan.id(), vlan.qos(), vlan.protocol()), (5, 3, VlanProtocol::Dot1ad));
+        assert_eq!((device.settings.spoof_check, device.settings.trust), (Some(false), Some(true)));
+        let by_runtime =
+            asked(&json!({"mac": "02:00:00:00:00:01", "runtimeConfig": {"mac": "02:00:00:00:00:02"}}));
+        assert_eq!(by_runtime.unwrap().mac, Some("02:00:00:00:00:02".parse().unwrap()));
+        assert_eq!(asked(&json!({"deviceID": "", "vlan": 5})).unwrap().device, None);
+    }
+
+    #[test]
+    fn add_request_when_a_field_of_the_device_is_hostile_names_it() {
+        let long = "0".repeat(5000);
+        for (conf, words) in [
+            (
+                json!({"deviceID": "../../0000:01:10.2"}),
+                "deviceID: \"../../0000:01:10.2\" is not a PCI address",
+            ),
+            (json!({"deviceID": "0000:01:10.2\0"}), "deviceID"),
+            (json!({"deviceID": "0000:01:10.2/../../x"}), "deviceID"),
+            (json!({"deviceID": "0000:01:20.0"}), "devices go to 1f"),
+            (json!({"deviceID": long}), "deviceID"),
+            (json!({"runtimeConfig": {"deviceID": "vhost-user-1"}}), "deviceID: \"vhost-user-1\""),
+            (json!({"driver": "../igb"}), "driver: \"../igb\" is no driver to choose"),
+            (json!({"driver": "vfio_pci"}), "vfio-pci, virtio_vdpa or vhost_vdpa"),
+            (json!({"mtu": 67}), "mtu: 67"),
+            (json!({"mtu": 65_522}), "mtu: 65522"),
+            (json!({"mtu": -1}), "-1"),
+            (json!({"vlan": 4095}), "vlan 4095"),
+            (json!({"vlan": "5"}), "invalid type: string"),
+            (json!({"vlan": 5, "vlanQoS": 8}), "vlanQoS 8"),
+            (json!({"mac": "ff:ff:ff:ff:ff:ff"}), "mac ff:ff"),
+            (json!({"trust": "yes"}), "trust \"yes\""),
+            (json!({"link_state": "up"}), "link_state \"up\""),
+            (json!({"min_tx_rate": 9, "max_tx_rate": 8}), "min_tx_rate 9"),
+            (json!({"portKind": "vf"}), "portKind: \"vf\" is no port kind"),
+        ] {
+            let error = asked(&conf).unwrap_err();
+            assert!([Code::INVALID_CONFIG, Code::DECODING].contains(&error.code), "{conf}: {error:?}");
+            assert!(error.msg.contains(words), "{conf}: {error}");
         }
     }
 }

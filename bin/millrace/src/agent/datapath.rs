@@ -12,7 +12,11 @@ use reconcile::datapath::{
 };
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
-use vswitch::program::{GatewaySpec, NetworkSpec, PortNo, VlanMode};
+use vswitch::program::{
+    GatewaySpec, NetworkSpec, NodeSpec, OverlaySpec, PortNo, RouteSpec, UnderlaySpec, VlanMode,
+};
+
+use super::policy;
 
 /// How long the switch may take. Opening a port is milliseconds; a full program of a large node is a second.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -76,7 +80,18 @@ impl Datapath for GrpcSwitch {
         }
         for network in answer.networks.iter().filter(|network| !network.error.is_empty()) {
             // The networks file is checked; what is left are networks that it no longer has.
-            tracing::warn!(network = network.number, reason = network.error, "the network has no gateway");
+            let reason = &network.error;
+            tracing::warn!(
+                network = network.number,
+                reason,
+                "the network lacks its gateway or its part on other nodes"
+            );
+        }
+        for reason in &answer.policy_errors {
+            tracing::warn!(reason, "the switch cannot take a policy");
+        }
+        if !answer.underlay_error.is_empty() {
+            tracing::warn!(reason = answer.underlay_error, "there are no tunnels to other nodes");
         }
         let failed = answer.ports.into_iter().filter(|port| !port.error.is_empty());
         let failed = failed.map(|port| (PortNo(port.number as u16), port.error)).collect();
@@ -100,7 +115,30 @@ fn request(update: &Update) -> proto::ApplyRequest {
         delete_networks: update.delete_networks.iter().map(|number| number.0).collect(),
         put_ports: update.put_ports.iter().map(port).collect(),
         delete_ports: update.delete_ports.iter().map(|number| u32::from(number.0)).collect(),
+        underlay: update.underlay.as_ref().map(underlay),
+        put_policies: update.put_policies.iter().map(policy::policy).collect(),
+        delete_policies: update.delete_policies.iter().map(|policy| policy.0).collect(),
+        put_identities: update.put_identities.iter().map(policy::identity).collect(),
+        delete_identities: update.delete_identities.iter().map(|place| policy::place(*place)).collect(),
     }
+}
+
+fn underlay(spec: &UnderlaySpec) -> proto::Underlay {
+    let node = |spec: &NodeSpec| proto::Node {
+        number: spec.number.0.into(),
+        name: spec.name.clone(),
+        address: spec.address.to_string(),
+        source: spec.source.to_string(),
+        source_mac: spec.source_mac.to_string(),
+        next_hop: spec.next_hop.map(|mac| mac.to_string()).unwrap_or_default(),
+        mtu_bytes: spec.mtu_bytes,
+    };
+    proto::Underlay { port: spec.port.0.into(), nodes: spec.nodes.values().map(node).collect() }
+}
+
+fn overlay(spec: &OverlaySpec) -> proto::Overlay {
+    let &OverlaySpec { vni, port, floods, isolated } = spec;
+    proto::Overlay { vni: vni.get(), port: port.0.into(), floods, isolated }
 }
 
 fn network(spec: &NetworkSpec) -> proto::Network {
@@ -111,6 +149,7 @@ fn network(spec: &NetworkSpec) -> proto::Network {
         mac_age_ms: spec.mac_age_ms,
         mac_limit: spec.mac_limit,
         gateway: spec.gateway.as_ref().map(gateway),
+        overlay: spec.overlay.as_ref().map(overlay),
     }
 }
 
@@ -119,7 +158,12 @@ fn gateway(spec: &GatewaySpec) -> proto::Gateway {
         mac: spec.mac.to_string(),
         addresses: spec.addresses.iter().map(ToString::to_string).collect(),
         router: spec.router.0,
+        routes: spec.routes.iter().map(route).collect(),
     }
+}
+
+fn route(spec: &RouteSpec) -> proto::Route {
+    proto::Route { to: spec.to.to_string(), node: spec.node.0.into() }
 }
 
 fn port(port: &Port) -> proto::Port {
@@ -135,6 +179,7 @@ fn port(port: &Port) -> proto::Port {
         mac_limit: spec.mac_limit,
         isolated: spec.isolated,
         mtu_bytes: spec.mtu_bytes,
+        policy: spec.policy.map_or(0, |policy| policy.0),
         device: Some(device(&port.device)),
     }
 }
@@ -157,6 +202,11 @@ fn device(device: &Device) -> ProtoDevice {
             netns: netns.to_string_lossy().into_owned(),
             netdev: netdev.clone(),
             queues: *queues,
+        }),
+        Device::Uplink { netdev } => ProtoDevice::Netdev(proto::NetdevDevice {
+            netdev: netdev.clone(),
+            udp_ports: vec![wire::geneve::PORT.into()],
+            ..Default::default()
         }),
         Device::Vduse { name } => ProtoDevice::Vduse(proto::VduseDevice { name: name.clone() }),
         Device::VhostUser { socket, role, queues } => {

@@ -11,6 +11,7 @@ mod datapath;
 mod delegate;
 mod networks;
 mod plugin_socket;
+mod policy;
 mod service;
 
 use std::os::unix::fs::DirBuilderExt;
@@ -34,14 +35,18 @@ use self::service::Service;
 /// The arguments of `millrace agent`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct AgentArgs {
-    /// The networks that pods can be attached to (YAML); read again when it changes
+    /// The networks that pods can be attached to, and the nodes (YAML), or a directory of such files; read again when they
+    /// change
     #[arg(
         long,
         env = "MILLRACE_NETWORKS",
-        value_name = "FILE",
+        value_name = "PATH",
         default_value = "/etc/millrace/networks.yaml"
     )]
     pub(crate) networks: PathBuf,
+    /// Which of the nodes this one is [default: the host's name]
+    #[arg(long, env = "MILLRACE_NODE", value_name = "NAME")]
+    pub(crate) node: Option<String>,
     /// Where the agent keeps what it must not forget: attachments, addresses, port numbers
     #[arg(long, env = "MILLRACE_STATE_DIR", value_name = "DIR", default_value = "/var/lib/millrace")]
     pub(crate) state_dir: PathBuf,
@@ -71,7 +76,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
     make_dir(&args.state_dir, 0o700)?;
     make_dir(&args.run_dir, 0o755)?;
-    let mut networks = NetworksFile::new(args.networks.clone());
+    let node = args.node.clone().unwrap_or_else(host_name);
+    let mut networks = NetworksFile::new(args.networks.clone(), node);
     let defined = networks.load().with_context(|| format!("read {}", args.networks.display()))?;
     let switch_socket = args.switch_socket.clone().unwrap_or_else(|| args.run_dir.join("switch.sock"));
     let engine = Arc::new(open_engine(&args, &switch_socket)?);
@@ -125,6 +131,10 @@ fn explaining_panics<T>(state_file: &Path, open: impl FnOnce() -> T) -> T {
     let opened = open();
     std::panic::set_hook(usual);
     opened
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn make_dir(path: &Path, mode: u32) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use local_api::agent_v1::agent_server::Agent;
 use local_api::agent_v1::{self as proto};
 use model::Subnet;
 use reconcile::desired::{Desired, Known};
-use reconcile::{Attachment, Engine};
+use reconcile::{Attachment, Engine, NodeView};
 use tonic::{Request, Response, Status};
 
 use super::networks::FileProblem;
@@ -53,6 +53,14 @@ impl Agent for Service {
         Ok(Response::new(proto::ListNetworksResponse { networks }))
     }
 
+    async fn list_nodes(
+        &self,
+        _: Request<proto::ListNodesRequest>,
+    ) -> Result<Response<proto::ListNodesResponse>, Status> {
+        let nodes = self.ask(Engine::nodes).await?;
+        Ok(Response::new(proto::ListNodesResponse { nodes: nodes.iter().map(node).collect() }))
+    }
+
     async fn list_attachments(
         &self,
         _: Request<proto::ListAttachmentsRequest>,
@@ -96,17 +104,34 @@ fn network(known: &Known, desired: &Desired) -> proto::Network {
         name: name.to_string(),
         number: known.number,
         port_kind: spec.port_kind.to_string(),
-        mtu_bytes: spec.mtu,
+        mtu_bytes: known.network.mtu().get(),
         vlan: spec.vlan.unwrap_or(0).into(),
         subnets: known.network.subnets().iter().map(subnet).collect(),
         attachments: desired.attachments().filter(|attachment| attachment.network == *name).count() as u32,
         removed: !known.defined,
+        topology: spec.topology.as_str().to_owned(),
+        vni: spec.vni.unwrap_or(0),
+    }
+}
+
+fn node(view: &NodeView) -> proto::Node {
+    let hop = view.next_hop.as_ref();
+    proto::Node {
+        name: view.node.name().to_string(),
+        number: view.node.number().into(),
+        own: view.own,
+        uplink: view.node.uplink().to_string(),
+        address: view.address.map(|address| address.to_string()).unwrap_or_default(),
+        next_hop: hop.and_then(|hop| hop.mac).map(|mac| mac.to_string()).unwrap_or_default(),
+        mtu_bytes: hop.map_or(0, |hop| hop.mtu_bytes),
     }
 }
 
 fn attachment(attachment: &Attachment) -> proto::Attachment {
     let text = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
-    let vdpa = attachment.vdpa.as_ref();
+    let (vdpa, card) = (attachment.vdpa.as_ref(), attachment.card.as_ref());
+    let vhost_vdpa = vdpa.and_then(|place| place.path.as_ref());
+    let driver = card.and_then(|card| card.driver);
     proto::Attachment {
         container_id: attachment.id.container.to_string(),
         interface: attachment.id.interface.to_string(),
@@ -117,11 +142,13 @@ fn attachment(attachment: &Attachment) -> proto::Attachment {
         addresses: attachment.addresses.iter().map(|address| address.net.to_string()).collect(),
         netns: attachment.netns.display().to_string(),
         socket_path: text(attachment.vhost.as_ref().and_then(|files| files.socket.as_ref())),
-        port: attachment.port.into(),
+        port: attachment.port.unwrap_or_default().into(),
         port_name: attachment.port_name(),
         pod: attachment.pod.as_ref().map(ToString::to_string).unwrap_or_default(),
         port_kind_reason: attachment.kind_reason.clone(),
         vdpa_device: vdpa.map(|place| place.device.clone()).unwrap_or_default(),
-        device_path: text(vdpa.and_then(|place| place.path.as_ref())),
+        device_path: text(vhost_vdpa.or(card.and_then(|card| card.group.as_ref()))),
+        pci_address: card.map(|card| card.function.to_string()).unwrap_or_default(),
+        device_driver: driver.map(|driver| driver.to_string()).unwrap_or_default(),
     }
 }

@@ -27,6 +27,8 @@ struct Attachment {
     socket_path: String,
     vdpa_device: String,
     device_path: String,
+    pci_address: String,
+    device_driver: String,
     port: u32,
     port_name: String,
 }
@@ -47,15 +49,37 @@ impl From<api::Attachment> for Attachment {
             socket_path: attachment.socket_path,
             vdpa_device: attachment.vdpa_device,
             device_path: attachment.device_path,
+            pci_address: attachment.pci_address,
+            device_driver: attachment.device_driver,
             port: attachment.port,
             port_name: attachment.port_name,
         }
     }
 }
 
+impl Attachment {
+    /// The device behind it: the function of a card, the device of the vDPA bus, and the file of it.
+    fn device(&self) -> String {
+        let parts = [&self.pci_address, &self.vdpa_device, &self.device_driver, &self.device_path];
+        let named: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).cloned().collect();
+        if named.is_empty() { "-".into() } else { named.join(" ") }
+    }
+}
+
 impl Row for Attachment {
-    const HEADS: &'static [&'static str] =
-        &["POD", "CONTAINER", "INTERFACE", "NETWORK", "KIND", "STATE", "MAC", "ADDRESSES", "PORT", "WHY"];
+    const HEADS: &'static [&'static str] = &[
+        "POD",
+        "CONTAINER",
+        "INTERFACE",
+        "NETWORK",
+        "KIND",
+        "DEVICE",
+        "STATE",
+        "MAC",
+        "ADDRESSES",
+        "PORT",
+        "WHY",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -64,10 +88,11 @@ impl Row for Attachment {
             self.interface.clone(),
             self.network.clone(),
             self.port_kind.clone(),
+            self.device(),
             self.state.clone(),
             self.mac.clone(),
             join(&self.addresses),
-            self.port.to_string(),
+            if self.port == 0 { "-".into() } else { self.port.to_string() },
             if self.port_kind_reason.is_empty() { "-".into() } else { self.port_kind_reason.clone() },
         ]
     }

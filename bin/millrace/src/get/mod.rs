@@ -4,6 +4,7 @@ mod attachments;
 mod drops;
 mod flows;
 mod networks;
+mod nodes;
 mod ports;
 mod stations;
 mod workers;
@@ -45,6 +46,9 @@ enum Noun {
     /// The networks that pods can be attached to
     #[value(alias = "network")]
     Networks,
+    /// The nodes that this one knows, and the ways to them
+    #[value(alias = "node")]
+    Nodes,
     /// Every interface of every pod
     #[value(alias = "attachment")]
     Attachments,
@@ -70,6 +74,7 @@ pub(crate) async fn run(args: &GetArgs) -> anyhow::Result<()> {
     match args.noun {
         Noun::Ports => ports::show(args).await,
         Noun::Networks => networks::show(args).await,
+        Noun::Nodes => nodes::show(args).await,
         Noun::Attachments => attachments::show(args).await,
         Noun::Flows => flows::show(args).await,
         Noun::Drops => drops::show(args).await,

@@ -22,6 +22,8 @@ struct Network {
     subnets: Vec<Subnet>,
     attachments: u32,
     removed: bool,
+    topology: String,
+    vni: u32,
 }
 
 #[derive(Serialize)]
@@ -49,13 +51,26 @@ impl From<api::Network> for Network {
             subnets: network.subnets.into_iter().map(subnet).collect(),
             attachments: network.attachments,
             removed: network.removed,
+            topology: network.topology,
+            vni: network.vni,
         }
     }
 }
 
 impl Row for Network {
-    const HEADS: &'static [&'static str] =
-        &["NAME", "NUMBER", "KIND", "MTU", "VLAN", "SUBNETS", "LEASED", "ATTACHMENTS", "STATE"];
+    const HEADS: &'static [&'static str] = &[
+        "NAME",
+        "NUMBER",
+        "KIND",
+        "MTU",
+        "TOPOLOGY",
+        "VLAN",
+        "VNI",
+        "SUBNETS",
+        "LEASED",
+        "ATTACHMENTS",
+        "STATE",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let subnets: Vec<&str> = self.subnets.iter().map(|subnet| &*subnet.subnet).collect();
@@ -66,13 +81,19 @@ impl Row for Network {
             self.number.to_string(),
             self.port_kind.clone(),
             self.mtu_bytes.to_string(),
-            if self.vlan == 0 { "-".into() } else { self.vlan.to_string() },
+            self.topology.clone(),
+            number_or_dash(self.vlan),
+            number_or_dash(self.vni),
             join(&subnets),
             join(&leased),
             self.attachments.to_string(),
             if self.removed { "leaving" } else { "active" }.into(),
         ]
     }
+}
+
+fn number_or_dash(number: u32) -> String {
+    if number == 0 { "-".into() } else { number.to_string() }
 }
 
 pub(super) async fn show(args: &GetArgs) -> anyhow::Result<()> {

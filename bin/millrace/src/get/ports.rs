@@ -85,6 +85,7 @@ impl From<api::PortState> for Port {
             Some(api::port::Device::Tap(tap)) => ("tap", tap.netdev),
             Some(api::port::Device::VhostUser(vhost)) => ("vhost-user", vhost.socket_path),
             Some(api::port::Device::Vduse(vduse)) => ("vduse", vduse.name),
+            Some(api::port::Device::Netdev(netdev)) => ("netdev", netdev.netdev),
             None => ("-", String::new()),
         };
         Self {

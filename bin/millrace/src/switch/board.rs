@@ -12,11 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use local_api::switch_v1 as api;
 use vswitch::Program;
-use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec, ProgramError, ProgramSpec};
+use vswitch::program::{
+    IdentityNo, IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix,
+    ProgramError, ProgramSpec, Scope, UnderlaySpec,
+};
 use worker::{Datapath, Removal};
 
-use super::convert;
 use super::devices::{Devices, differs, is_same_object};
+use super::{convert, policy};
 
 /// The switch, as its socket sees it.
 pub(super) struct Board {
@@ -31,8 +34,14 @@ pub(super) struct Board {
 struct Asked {
     version: u64,
     networks: BTreeMap<NetworkNo, NetworkSpec>,
-    /// Why networks forward without the gateway that they were asked to have.
-    gateway_faults: BTreeMap<NetworkNo, String>,
+    /// Why networks forward without the gateway, or the part on other nodes, that they were asked to have.
+    network_faults: BTreeMap<NetworkNo, String>,
+    underlay: Option<UnderlaySpec>,
+    /// Why there are no tunnels.
+    underlay_fault: Option<String>,
+    policies: BTreeMap<PolicyNo, PolicySpec>,
+    /// Who is who, by scope and prefix.
+    identities: BTreeMap<(Scope, Prefix), IdentityNo>,
     ports: BTreeMap<PortNo, Port>,
 }
 
@@ -64,6 +73,7 @@ impl Board {
         }
         let mut next = asked.clone();
         let mut results = next.take(request);
+        let policy_errors = next.take_policies(request);
         next.check();
         self.close(&asked, &mut next);
         self.open(&mut next);
@@ -72,8 +82,10 @@ impl Board {
         let networks =
             request.put_networks.iter().map(|network| next.network_result(network.number)).collect();
         let version = next.version;
+        let underlay_error = next.underlay_fault.clone().unwrap_or_default();
         *asked = next;
-        self.response(version, false, (results, networks))
+        let response = self.response(version, false, (results, networks));
+        api::ApplyResponse { underlay_error, policy_errors, ..response }
     }
 
     /// (2) Closes the ports of `before` that `next` does not have, or has with another device.
@@ -148,7 +160,9 @@ impl Board {
         resync: bool,
         (ports, networks): (Vec<api::PortResult>, Vec<api::NetworkResult>),
     ) -> api::ApplyResponse {
-        api::ApplyResponse { version, instance: self.instance.clone(), resync, ports, networks }
+        let (instance, underlay_error) = (self.instance.clone(), String::new());
+        let policy_errors = Vec::new();
+        api::ApplyResponse { version, instance, resync, ports, networks, underlay_error, policy_errors }
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
@@ -166,12 +180,15 @@ impl Asked {
         let mut before = if everything { std::mem::take(&mut self.ports) } else { BTreeMap::new() };
         if everything {
             self.networks.clear();
-            self.gateway_faults.clear();
+            self.network_faults.clear();
         }
         self.version = request.to_version;
+        if everything {
+            self.take_underlay(request.underlay.as_ref());
+        }
         for number in &request.delete_networks {
             self.networks.remove(&NetworkNo(*number));
-            self.gateway_faults.remove(&NetworkNo(*number));
+            self.network_faults.remove(&NetworkNo(*number));
         }
         for network in &request.put_networks {
             self.put_network(network);
@@ -195,27 +212,100 @@ impl Asked {
     fn put_network(&mut self, network: &api::Network) {
         let number = NetworkNo(network.number);
         let mut spec = convert::network(network);
-        self.gateway_faults.remove(&number);
+        self.network_faults.remove(&number);
         match network.gateway.as_ref().map(convert::gateway).transpose() {
-            Ok(gateway) => spec.gateway = gateway,
-            Err(error) => drop(self.gateway_faults.insert(number, error)),
+            Ok(mut gateway) => {
+                if self.underlay.is_none() {
+                    gateway.iter_mut().for_each(|gateway| gateway.routes.clear());
+                }
+                spec.gateway = gateway;
+            }
+            Err(error) => drop(self.network_faults.insert(number, error)),
+        }
+        match network.overlay.as_ref().map(convert::overlay).transpose() {
+            Ok(overlay) => spec.overlay = overlay.filter(|_| self.underlay.is_some()),
+            Err(error) => drop(self.network_faults.insert(number, error)),
         }
         self.networks.insert(number, spec);
     }
 
-    /// Leaves the gateway out that `error` is about, if it is about one.
-    fn drop_gateway(&mut self, error: &ProgramError) -> bool {
-        let (ProgramError::Gateway { network: blamed, .. } | ProgramError::Overlap { second: blamed, .. }) =
-            error
-        else {
-            return false;
-        };
-        let is_blamed = |network: &&mut NetworkSpec| network.name == *blamed && network.gateway.is_some();
-        let Some(network) = self.networks.values_mut().find(is_blamed) else { return false };
-        network.gateway = None;
-        tracing::warn!(network = network.name, %error, "the network forwards without its gateway");
-        self.gateway_faults.insert(network.number, error.to_string());
+    /// Takes over the policies and identities that `request` names. Returns why some were left out.
+    fn take_policies(&mut self, request: &api::ApplyRequest) -> Vec<String> {
+        if request.from_version == 0 {
+            self.policies.clear();
+            self.identities.clear();
+        }
+        let mut errors = Vec::new();
+        for number in &request.delete_policies {
+            self.policies.remove(&PolicyNo(*number));
+        }
+        for asked in &request.put_policies {
+            match policy::policy(asked) {
+                Ok(policy) => drop(self.policies.insert(policy.number, policy)),
+                Err(error) => {
+                    // Not the one of before: a port without its policy is not open.
+                    self.policies.remove(&PolicyNo(asked.number));
+                    errors.push(error);
+                }
+            }
+        }
+        for asked in &request.delete_identities {
+            match policy::place(asked) {
+                Ok(place) => drop(self.identities.remove(&place)),
+                Err(error) => errors.push(error),
+            }
+        }
+        for asked in &request.put_identities {
+            match policy::identity(asked) {
+                Ok(it) => drop(self.identities.insert((it.scope, it.addresses), it.identity)),
+                Err(error) => errors.push(error),
+            }
+        }
+        errors
+    }
+
+    fn take_underlay(&mut self, underlay: Option<&api::Underlay>) {
+        let converted = underlay.map(convert::underlay).transpose();
+        self.underlay_fault = converted.as_ref().err().cloned();
+        self.underlay = converted.unwrap_or_default();
+    }
+
+    /// Leaves the gateway, the overlay or the underlay out that `error` is about, if it is about one.
+    fn drop_part(&mut self, error: &ProgramError) -> bool {
+        match error {
+            ProgramError::Gateway { network, .. } | ProgramError::Overlap { second: network, .. } => {
+                self.drop_of_network(network, error, |network| network.gateway.take().is_some())
+            }
+            ProgramError::Overlay { network, .. } => {
+                self.drop_of_network(network, error, |network| network.overlay.take().is_some())
+            }
+            ProgramError::Node { .. } => self.drop_underlay(error),
+            _ => false,
+        }
+    }
+
+    fn drop_of_network(
+        &mut self,
+        name: &str,
+        error: &ProgramError,
+        take: impl Fn(&mut NetworkSpec) -> bool,
+    ) -> bool {
+        let mut blamed = self.networks.values_mut().filter(|network| network.name == name);
+        let Some(network) = blamed.find_map(|network| take(network).then_some(network)) else { return false };
+        tracing::warn!(network = network.name, %error, "the network forwards without it");
+        self.network_faults.insert(network.number, error.to_string());
         true
+    }
+
+    /// All tunnels or none: which node's address is wrong is not known.
+    fn drop_underlay(&mut self, error: &ProgramError) -> bool {
+        tracing::warn!(%error, "there are no tunnels to other nodes");
+        self.underlay_fault = Some(error.to_string());
+        self.networks.values_mut().for_each(|network| {
+            network.overlay = None;
+            network.gateway.iter_mut().for_each(|gateway| gateway.routes.clear());
+        });
+        self.underlay.take().is_some()
     }
 
     /// (1) Sets aside the ports that contradict the rest. Each build names one, so this ends.
@@ -227,7 +317,7 @@ impl Asked {
             }
         }
         while let Err(error) = Program::build(self.spec(|port| port.fault.is_none())) {
-            if self.drop_gateway(&error) {
+            if self.drop_part(&error) {
                 continue;
             }
             let blamed = blamed(&error);
@@ -255,11 +345,18 @@ impl Asked {
                 .filter_map(|port| port.spec.as_ref().ok())
                 .map(|spec| (spec.number, spec.clone()))
                 .collect(),
+            underlay: self.underlay.clone(),
+            policies: self.policies.clone(),
+            identities: self
+                .identities
+                .iter()
+                .map(|(&(scope, addresses), &identity)| IdentitySpec { scope, addresses, identity })
+                .collect(),
         }
     }
 
     fn network_result(&self, number: u32) -> api::NetworkResult {
-        let error = self.gateway_faults.get(&NetworkNo(number)).cloned().unwrap_or_default();
+        let error = self.network_faults.get(&NetworkNo(number)).cloned().unwrap_or_default();
         api::NetworkResult { number, error }
     }
 
@@ -275,11 +372,17 @@ fn blamed(error: &ProgramError) -> Vec<&str> {
         ProgramError::UnknownNetwork { port, .. }
         | ProgramError::Mtu { port, .. }
         | ProgramError::NotASource { port, .. }
+        | ProgramError::UnknownPolicy { port }
         | ProgramError::NotAStation { port, .. } => vec![port],
         ProgramError::DuplicateStation { first, second, .. }
         | ProgramError::DuplicateAddress { first, second, .. } => vec![first, second],
         // Networks, not ports.
-        ProgramError::Gateway { .. } | ProgramError::Overlap { .. } => Vec::new(),
+        ProgramError::Gateway { .. }
+        | ProgramError::Overlap { .. }
+        | ProgramError::Overlay { .. }
+        | ProgramError::Node { .. }
+        // Prefixes were checked when they were read.
+        | ProgramError::Identity { .. } => Vec::new(),
         ProgramError::Misfiled { object, .. } => vec![object],
     }
 }

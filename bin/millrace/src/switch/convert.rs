@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use local_api::switch_v1 as api;
 use vswitch::program::{
-    GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, RouterNo, VlanId, VlanMode,
+    GatewaySpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo, PortNo, PortSpec, Prefix,
+    RouteSpec, RouterNo, UnderlaySpec, VlanId, VlanMode, Vni,
 };
 use vswitch::{Explanation, StationView};
 use worker::{Activity, Counters, Mode, PortView, QueueView, WorkerView};
@@ -20,7 +22,48 @@ pub(super) fn network(network: &api::Network) -> NetworkSpec {
         mac_age_ms: network.mac_age_ms,
         mac_limit: network.mac_limit,
         gateway: None,
+        overlay: None,
     }
+}
+
+/// A network's part on other nodes.
+///
+/// # Errors
+/// The first field that means nothing.
+pub(super) fn overlay(overlay: &api::Overlay) -> Result<OverlaySpec, String> {
+    let vni = Vni::new(overlay.vni).ok_or_else(|| format!("VNI {} has more than 24 bits", overlay.vni))?;
+    let &api::Overlay { floods, isolated, .. } = overlay;
+    Ok(OverlaySpec { vni, port: port_no(overlay.port)?, floods, isolated })
+}
+
+/// The other nodes.
+///
+/// # Errors
+/// The first field that means nothing.
+pub(super) fn underlay(underlay: &api::Underlay) -> Result<UnderlaySpec, String> {
+    let nodes = underlay.nodes.iter().map(|it| node(it).map(|node| (node.number, node)));
+    Ok(UnderlaySpec { port: port_no(underlay.port)?, nodes: nodes.collect::<Result<_, String>>()? })
+}
+
+fn node(node: &api::Node) -> Result<NodeSpec, String> {
+    let next_hop = Some(&node.next_hop).filter(|text| !text.is_empty());
+    Ok(NodeSpec {
+        number: node_no(node.number)?,
+        name: node.name.clone(),
+        address: parse("address", &node.address)?,
+        source: parse("address", &node.source)?,
+        source_mac: parse("MAC", &node.source_mac)?,
+        next_hop: next_hop.map(|text| parse("MAC", text)).transpose()?,
+        mtu_bytes: node.mtu_bytes,
+    })
+}
+
+fn node_no(number: u32) -> Result<NodeNo, String> {
+    u16::try_from(number).map(NodeNo).map_err(|_| format!("node number {number} is larger than {}", u16::MAX))
+}
+
+fn route(route: &api::Route) -> Result<RouteSpec, String> {
+    Ok(RouteSpec { to: prefix(&route.to)?, node: node_no(route.node)? })
 }
 
 /// A network's first hop.
@@ -29,17 +72,24 @@ pub(super) fn network(network: &api::Network) -> NetworkSpec {
 /// The first field that means nothing.
 pub(super) fn gateway(gateway: &api::Gateway) -> Result<GatewaySpec, String> {
     Ok(GatewaySpec {
-        mac: parse_all("MAC", std::slice::from_ref(&gateway.mac))?[0],
+        mac: parse("MAC", &gateway.mac)?,
         addresses: gateway.addresses.iter().map(|text| prefix(text)).collect::<Result<_, _>>()?,
         router: RouterNo(gateway.router),
+        routes: gateway.routes.iter().map(route).collect::<Result<_, _>>()?,
     })
 }
 
-fn prefix(text: &str) -> Result<Prefix, String> {
-    let parts =
-        text.split_once('/').and_then(|(address, len)| Some((address.parse().ok()?, len.parse().ok()?)));
+/// An address with its prefix length.
+///
+/// # Errors
+/// It is none.
+pub(super) fn prefix(text: &str) -> Result<Prefix, String> {
+    let parts = text.split_once('/').and_then(|(address, len)| {
+        let (address, len): (IpAddr, u8) = (address.parse().ok()?, len.parse().ok()?);
+        (len <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, len))
+    });
     let (address, len) =
-        parts.ok_or_else(|| format!("gateway address {text:?} is none, as in 10.0.0.1/24"))?;
+        parts.ok_or_else(|| format!("{text:?} is no address with a prefix length, as in 10.0.0.1/24"))?;
     Ok(Prefix { address, len })
 }
 
@@ -67,6 +117,7 @@ pub(super) fn port(port: &api::Port) -> Result<PortSpec, String> {
         mac_limit: port.mac_limit,
         isolated: port.isolated,
         mtu_bytes: port.mtu_bytes,
+        policy: Some(PolicyNo(port.policy)).filter(|policy| policy.0 != 0),
     })
 }
 
@@ -90,7 +141,15 @@ where
     T: FromStr,
     T::Err: Display,
 {
-    texts.iter().map(|text| text.parse().map_err(|error| format!("{what} {text:?}: {error}"))).collect()
+    texts.iter().map(|text| parse(what, text)).collect()
+}
+
+fn parse<T>(what: &str, text: &str) -> Result<T, String>
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    text.parse().map_err(|error| format!("{what} {text:?}: {error}"))
 }
 
 /// What moved, in the words of the socket.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use local_api::switch_v1 as api;
 use ports::Device;
+use ports::netdev::{self, Mode, NetdevSpec, Take};
 use ports::tap::{self, TapSpec};
 use ports::vduse::{VduseControl, VduseSpec};
 use ports::vhost_user::{Role, VhostUserControl, VhostUserSpec};
@@ -52,7 +53,7 @@ fn started<T>(
 impl Devices for Machine {
     fn open(&self, port: &api::Port) -> Result<Device, String> {
         let mac = first_mac(port)?;
-        match port.device.as_ref().ok_or("it names no device: tap, vhost_user or vduse")? {
+        match port.device.as_ref().ok_or("it names no device: tap, vhost_user, vduse or netdev")? {
             Asked::Tap(device) => {
                 tap::open(&tap_spec(device, mac, port.mtu_bytes)?).map_err(|error| error.to_string())
             }
@@ -67,6 +68,7 @@ impl Devices for Machine {
                 let spec = VduseSpec { name: device.name.clone(), mac, mtu_bytes };
                 control.open(&spec).map_err(|error| error.to_string())
             }
+            Asked::Netdev(device) => netdev::open(&netdev_spec(device)?).map_err(|error| error.to_string()),
         }
     }
 }
@@ -104,6 +106,29 @@ fn vhost_user_spec(
     })
 }
 
+fn netdev_spec(device: &api::NetdevDevice) -> Result<NetdevSpec, String> {
+    let take = match device.all {
+        true if device.udp_ports.is_empty() && device.vlans.is_empty() => Take::All,
+        true => return Err("it takes every frame, and names some: one of the two".into()),
+        false => Take::Only {
+            udp_ports: numbers("UDP port", &device.udp_ports)?,
+            vlans: numbers("VLAN", &device.vlans)?,
+        },
+    };
+    let mode = match api::NetdevMode::try_from(device.mode) {
+        Ok(api::NetdevMode::Auto) => Mode::Auto,
+        Ok(api::NetdevMode::Xdp) => Mode::Xdp,
+        Ok(api::NetdevMode::Packet) => Mode::Packet,
+        Err(_) => return Err(format!("{} is no mode of an interface that this switch knows", device.mode)),
+    };
+    Ok(NetdevSpec { netdev: device.netdev.clone(), take, mode })
+}
+
+fn numbers(what: &str, asked: &[u32]) -> Result<Vec<u16>, String> {
+    let number = |asked: &u32| u16::try_from(*asked).map_err(|_| format!("{asked} is no {what}"));
+    asked.iter().map(number).collect()
+}
+
 /// 0 stands for the usual: one.
 fn queues(asked: u32) -> Result<u16, String> {
     u16::try_from(asked.max(1)).map_err(|_| format!("{asked} queues are more than a device can have"))
@@ -115,6 +140,7 @@ pub(super) fn differs(before: &api::Port, after: &api::Port) -> bool {
     match (&before.device, &after.device) {
         (Some(Asked::Tap(a)), Some(Asked::Tap(b))) => a != b,
         (Some(Asked::Vduse(a)), Some(Asked::Vduse(b))) => a != b,
+        (Some(Asked::Netdev(a)), Some(Asked::Netdev(b))) => a != b,
         (a, b) => a != b || before.mtu_bytes != after.mtu_bytes || before.macs.first() != after.macs.first(),
     }
 }
@@ -125,6 +151,24 @@ pub(super) fn is_same_object(before: &api::Port, after: &api::Port) -> bool {
         (Some(Asked::Tap(a)), Some(Asked::Tap(b))) => (&a.netns, &a.netdev) == (&b.netns, &b.netdev),
         (Some(Asked::VhostUser(a)), Some(Asked::VhostUser(b))) => a.socket_path == b.socket_path,
         (Some(Asked::Vduse(a)), Some(Asked::Vduse(b))) => a == b,
+        (Some(Asked::Netdev(a)), Some(Asked::Netdev(b))) => a.netdev == b.netdev,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_interface_gives_is_all_or_named() {
+        let asked = api::NetdevDevice { netdev: "eth0".into(), udp_ports: vec![6081], ..Default::default() };
+        let spec = netdev_spec(&asked).unwrap();
+        assert_eq!(spec.take, Take::Only { udp_ports: vec![6081], vlans: vec![] });
+        let all = api::NetdevDevice { all: true, udp_ports: vec![], ..asked.clone() };
+        assert_eq!(netdev_spec(&all).unwrap().take, Take::All);
+        assert!(netdev_spec(&api::NetdevDevice { all: true, ..asked.clone() }).is_err());
+        assert!(netdev_spec(&api::NetdevDevice { vlans: vec![65_536], ..asked.clone() }).is_err());
+        assert!(netdev_spec(&api::NetdevDevice { mode: 9, ..asked }).is_err());
     }
 }

@@ -8,6 +8,7 @@ mod balance;
 mod board;
 mod convert;
 mod devices;
+mod policy;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test waits with a deadline")]
 #![allow(clippy::print_stderr, reason = "a failed test tells what it saw")]
 
+pub(crate) mod cluster;
 pub(crate) mod program;
 
 use std::fs::File;
@@ -43,6 +44,8 @@ pub(crate) fn possible(test: &str) -> bool {
 /// A running node. Dropped, it is gone with all its processes.
 pub(crate) struct Node {
     folder: TempDir,
+    /// The namespace that its processes run in, and its name, if it is one of several.
+    host: Option<(String, Netns)>,
     switch: Option<Child>,
     agent: Option<Child>,
 }
@@ -60,7 +63,19 @@ impl Node {
     pub(crate) fn new() -> Node {
         let folder = tempfile::Builder::new().prefix("mr").tempdir().unwrap();
         std::fs::write(folder.path().join("networks.yaml"), NETWORKS).unwrap();
-        Node { folder, switch: None, agent: None }
+        Node { folder, host: None, switch: None, agent: None }
+    }
+
+    /// A node of that name with nothing running, whose processes will be in `netns`.
+    pub(crate) fn of_several(name: &str, netns: Netns) -> Node {
+        let mut node = Node::new();
+        node.host = Some((name.to_owned(), netns));
+        node
+    }
+
+    /// The namespace of a node of several.
+    pub(crate) fn host(&self) -> &Netns {
+        &self.host.as_ref().unwrap().1
     }
 
     /// Where the sockets are.
@@ -88,7 +103,10 @@ impl Node {
     /// Starts the agent.
     pub(crate) fn start_agent_unready(&mut self) {
         let (state, networks) = (self.path("state"), self.path("networks.yaml"));
-        let args = ["--state-dir", text(&state), "--networks", text(&networks)];
+        let mut args = vec!["--state-dir", text(&state), "--networks", text(&networks)];
+        if let Some((name, _)) = &self.host {
+            args.extend(["--node", name]);
+        }
         self.agent = Some(self.spawn("agent", &args));
     }
 
@@ -116,7 +134,14 @@ impl Node {
         let log =
             File::options().create(true).append(true).open(self.path(process).with_extension("log")).unwrap();
         // Killed with this test, however that ends.
-        let mut command = Command::new("setpriv");
+        let mut command = match &self.host {
+            None => Command::new("setpriv"),
+            Some((_, netns)) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", netns.path().display())).arg("setpriv");
+                command
+            }
+        };
         command.args([
             "--pdeathsig",
             "KILL",

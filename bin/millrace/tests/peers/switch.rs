@@ -1,5 +1,6 @@
 //! A `millrace switch` process, told what to be as the agent tells it.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) struct Switch {
     folder: TempDir,
     runtime: Runtime,
     client: SwitchClient<Channel>,
+    /// The network namespace that it runs in, if that is not the caller's.
+    netns: Option<PathBuf>,
     /// What it was last told to have, to be told again after a restart.
     ports: Vec<Port>,
 }
@@ -36,6 +39,16 @@ pub(crate) struct Switch {
 impl Switch {
     /// Starts a switch without ports.
     pub(crate) fn start() -> Self {
+        Self::run(None)
+    }
+
+    /// The same inside `netns`, which is to live longer.
+    #[allow(dead_code, reason = "for some of the tests that share this")]
+    pub(crate) fn start_in(netns: &Netns) -> Self {
+        Self::run(Some(netns.path()))
+    }
+
+    fn run(netns: Option<PathBuf>) -> Self {
         let folder = TempDir::with_prefix("millrace-").unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -43,8 +56,8 @@ impl Switch {
             let _inside = runtime.enter();
             SwitchClient::new(local_api::uds::channel(&folder.path().join("switch.sock")))
         };
-        let process = run(folder.path());
-        let mut switch = Self { process, folder, runtime, client, ports: vec![] };
+        let process = run(folder.path(), netns.as_deref());
+        let mut switch = Self { process, folder, runtime, client, netns, ports: vec![] };
         switch.wait_until_ready();
         switch
     }
@@ -70,6 +83,7 @@ impl Switch {
             mac_age_ms: 300_000,
             mac_limit: 100,
             gateway: None,
+            overlay: None,
         };
         let request = ApplyRequest {
             from_version: 0,
@@ -84,10 +98,15 @@ impl Switch {
         }
     }
 
+    /// Kills the switch at once (SIGKILL).
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// Kills the switch at once (SIGKILL), starts another, and tells it what the first one knew.
     pub(crate) fn kill_and_restart(&mut self) {
-        self.process.kill();
-        self.process = run(self.folder.path());
+        self.kill();
+        self.process = run(self.folder.path(), self.netns.as_deref());
         self.wait_until_ready();
         self.apply(self.ports.clone());
     }
@@ -131,9 +150,18 @@ impl Switch {
     }
 }
 
-fn run(folder: &Path) -> Process {
-    let args = ["switch".as_ref(), "--run-dir".as_ref(), folder.as_os_str()];
-    Process::start(env!("CARGO_BIN_EXE_millrace"), args, &folder.join("switch.log")).unwrap()
+fn run(folder: &Path, netns: Option<&Path>) -> Process {
+    let program = OsStr::new(env!("CARGO_BIN_EXE_millrace"));
+    let args = [program, "switch".as_ref(), "--run-dir".as_ref(), folder.as_os_str()];
+    let log = folder.join("switch.log");
+    match netns {
+        None => Process::start(program, &args[1..], &log).unwrap(),
+        Some(netns) => {
+            let inside = OsString::from(format!("--net={}", netns.display()));
+            let args: Vec<&OsStr> = [inside.as_os_str()].into_iter().chain(args).collect();
+            Process::start("nsenter", args, &log).unwrap()
+        }
+    }
 }
 
 /// The address of the station behind port `number`.
@@ -141,7 +169,8 @@ pub(crate) fn mac(number: u32) -> String {
     format!("02:00:00:00:0a:{number:02x}")
 }
 
-fn port(number: u32, device: port::Device) -> Port {
+/// A port on `device`.
+pub(crate) fn port(number: u32, device: port::Device) -> Port {
     Port {
         number,
         name: format!("port-{number}"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use reconcile::kernel::KernelError;
 
-use super::address::PciAddress;
+use model::PciAddress;
 
 /// Longer than a card takes to reset a function and to start it anew.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -8,13 +8,11 @@ use reconcile::kernel::{KernelError, ManagementDevice};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::address::PciAddress;
 use super::sysfs::Sysfs;
 use crate::refused;
 use crate::vdpa::{self, Maker};
+use model::PciAddress;
 
-/// The bus of PCI functions, as the vDPA family names it.
-const BUS: &str = "pci";
 /// ENOTSUPP of the kernel (`linux/errno.h`), which no libc knows.
 const NOT_SUPPORTED: Errno = Errno::from_raw_os_error(524);
 
@@ -23,7 +21,7 @@ const NOT_SUPPORTED: Errno = Errno::from_raw_os_error(524);
 /// # Errors
 /// It makes no network devices, or the kernel does not tell.
 pub fn vdpa_maker(address: PciAddress) -> Result<Maker, KernelError> {
-    let wanted = ManagementDevice { bus: Some(BUS.to_owned()), name: address.to_string() };
+    let wanted = ManagementDevice::function(address);
     let found = vdpa::makers()?.into_iter().find(|maker| maker.management == wanted && maker.makes_net());
     found.ok_or_else(|| {
         let driver = Sysfs::of_kernel().driver(address).ok().flatten();

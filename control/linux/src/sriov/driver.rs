@@ -5,12 +5,12 @@
 
 use reconcile::kernel::KernelError;
 
-use super::address::PciAddress;
 use super::bounded::within;
 use super::sysfs::Sysfs;
 use super::vf::Vf;
 use super::vfio;
 use crate::refused;
+use model::PciAddress;
 
 /// A driver for a function, and the one that is allowed to have it then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use tokio_stream::StreamExt;
 use wire::MacAddr;
 
-use super::state::NetdevState;
 use crate::netns::Netns;
+use reconcile::cards::NetdevState;
 
 /// How often, and how many times in all, a driver is asked that is busy with a reset of its own.
 const RETRY_EVERY: Duration = Duration::from_millis(100);

@@ -4,7 +4,7 @@
 //! (`IFLA_PARENT_DEV_NAME`, since Linux 5.14). No name is trusted: a pod may rename its own, and the kernel does where a
 //! namespace ends, and its netdev's name is taken on the node (`dev7`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use reconcile::kernel::KernelError;
@@ -12,32 +12,19 @@ use rustix::io::Errno;
 use wire::MacAddr;
 
 use super::link::{self, Link};
-use super::state::NetdevState;
 use super::sysfs::Sysfs;
 use super::vf::Vf;
 use super::{driver, vfio};
 use crate::netns::Netns;
+use reconcile::cards::{NetdevPlace, NetdevState};
 
 /// How often a netdev is looked for, and how many times: a driver makes it a moment after it took the function, and a
 /// namespace gives it back a moment after its end.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-const LOOKS: u32 = 200;
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(super) const LOOKS: u32 = 200;
 /// How many times a name is waited for, which another function's netdev may have for a moment only: until its driver has started,
 /// which takes a busy machine seconds.
 const NAME_LOOKS: u32 = 200;
-
-/// Where a netdev is to be, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetdevPlace {
-    /// The pod's network namespace.
-    pub netns: PathBuf,
-    /// Its name there.
-    pub name: String,
-    /// Its address; none: the one it has.
-    pub mac: Option<MacAddr>,
-    /// Its MTU in bytes; none: as it is.
-    pub mtu_bytes: Option<u32>,
-}
 
 /// The netdev of a function in a namespace.
 fn find(netns: &Netns, vf: &Vf) -> Result<Option<Link>, KernelError> {
@@ -160,11 +147,18 @@ fn set_mtu(vf: &Vf, netns: &Netns, link: &Link, mtu_bytes: Option<u32>) -> Resul
 }
 
 fn rename(vf: &Vf, netns: &Netns, link: &Link, name: &str) -> Result<(), KernelError> {
+    try_rename(netns, link, name).map_err(|errno| refused_name(vf, link, name, errno))
+}
+
+fn try_rename(netns: &Netns, link: &Link, name: &str) -> Result<(), Errno> {
     if link.name == name {
         return Ok(());
     }
-    let result = link::set(netns, link.change().down().name(name.to_owned()));
-    result.map_err(|errno| link::refused(format!("{vf}: call its netdev {} {name}", link.name), errno))
+    link::set(netns, link.change().down().name(name.to_owned()))
+}
+
+fn refused_name(vf: &Vf, link: &Link, name: &str, errno: Errno) -> KernelError {
+    link::refused(format!("{vf}: call its netdev {} {name}", link.name), errno)
 }
 
 /// The netdev on the node, once it is there.
@@ -268,11 +262,13 @@ pub(super) fn put_flags_back(vf: &Vf, before: &NetdevState) -> Result<(), Kernel
 fn name_back(vf: &Vf, node: &Netns, mut link: Link, wanted: &str) -> Result<Option<String>, KernelError> {
     for _ in 0..NAME_LOOKS {
         let name = free_name(vf, &link, wanted)?;
-        rename(vf, node, &link, &name)?;
-        if name == wanted {
-            return Ok(None);
+        match try_rename(node, &link, &name) {
+            Ok(()) if name == wanted => return Ok(None),
+            Ok(()) => link.name = name,
+            // A driver that starts took it between the look and the change.
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(refused_name(vf, &link, &name, errno)),
         }
-        link.name = name;
         std::thread::sleep(LOOK_EVERY);
     }
     let name = &link.name;

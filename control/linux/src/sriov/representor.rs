@@ -6,9 +6,9 @@
 
 use reconcile::kernel::KernelError;
 
-use super::address::PciAddress;
 use super::link::{self, Link};
 use crate::netns::Netns;
+use model::PciAddress;
 
 /// A port of a virtual function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,32 +12,12 @@ use std::path::Path;
 
 use reconcile::kernel::KernelError;
 
-use super::address::PciAddress;
 use super::driver::{self, Driving};
-use super::state::{NetdevState, VfState};
 use super::sysfs::Sysfs;
 use super::vf::Vf;
 use super::{netdev, settings, vfio};
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Restored {
-    /// What a person may want to know, and nobody needs to do again.
-    pub notes: Vec<String>,
-    /// What is not as it was. Asked again, it is tried again.
-    pub errors: Vec<KernelError>,
-}
-
-impl Restored {
-    /// Each once only, though it was tried twice.
-    fn add(&mut self, errors: impl IntoIterator<Item = KernelError>) {
-        for error in errors {
-            if !self.errors.contains(&error) {
-                self.errors.push(error);
-            }
-        }
-    }
-}
+use model::PciAddress;
+use reconcile::cards::{NetdevState, Restored, VfState};
 
 /// Makes the function be as it was `before`, wherever between that and its use in the namespace `netns` it is now. A
 /// function that is gone needs nothing.
@@ -62,10 +42,10 @@ fn all(vf: &Vf, before: &VfState, netns: Option<&Path>, done: &mut Restored) {
         done.errors.push(error);
         return;
     }
-    done.add(settings::restore(vf, &before.settings));
+    done.add(settings::restore(vf, before));
     done.add(bind_back(vf, before).err());
     let found = before.netdev.as_ref().filter(|netdev| put_netdev_back(vf, netdev, netns, done));
-    done.add(settings::restore(vf, &before.settings));
+    done.add(settings::restore(vf, before));
     done.add(found.and_then(|netdev| netdev::put_flags_back(vf, netdev).err()));
 }
 

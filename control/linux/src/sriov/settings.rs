@@ -14,12 +14,12 @@ use rtnetlink::packet_route::link::{VfLinkState as LinkStateNumber, VlanProtocol
 use rustix::io::Errno;
 use wire::MacAddr;
 
-use super::config::{VfConfig, VfLinkState, Vlan, VlanProtocol};
 use super::link::{self, Change};
-use super::state::VfSettings;
 use super::sysfs::Sysfs;
 use super::vf::Vf;
 use crate::netns::Netns;
+use model::{VfConfig, VfLinkState, Vlan, VlanProtocol};
+use reconcile::cards::{VfSettings, VfState};
 
 /// One setting, as it is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,13 +70,24 @@ pub(super) fn configure(vf: &Vf, config: &VfConfig) -> Result<(), KernelError> {
 }
 
 /// Makes all of them be as they were before; every refusal is told.
-pub(super) fn restore(vf: &Vf, before: &VfSettings) -> Vec<KernelError> {
+pub(super) fn restore(vf: &Vf, before: &VfState) -> Vec<KernelError> {
     let now = match read(vf) {
         Ok(now) => now,
         Err(error) => return vec![error],
     };
-    let tell = differences(&now, before).into_iter().filter_map(|setting| set(vf, setting).err());
+    let mut to_be = before.settings.clone();
+    if has_own_choice(&now, before) {
+        to_be.mac = now.mac;
+    }
+    let tell = differences(&now, &to_be).into_iter().filter_map(|setting| set(vf, setting).err());
     tell.collect()
+}
+
+/// Whether the address that the card tells of is the one that the function chose, as it may. A card that is told to forget
+/// that one passes the function nothing more, until its driver starts anew.
+fn has_own_choice(now: &VfSettings, before: &VfState) -> bool {
+    before.settings.mac == MacAddr::default()
+        && before.netdev.as_ref().is_some_and(|netdev| netdev.mac == now.mac)
 }
 
 /// What a configuration asks for and is not so yet. An address is set in any case: the card tells of one that the function
@@ -216,6 +227,8 @@ fn link_state_of(number: LinkStateNumber) -> VfLinkState {
 
 #[cfg(test)]
 mod tests {
+    use reconcile::cards::NetdevState;
+
     use super::*;
 
     fn before() -> VfSettings {
@@ -248,6 +261,26 @@ mod tests {
         assert!(is_of(&function, 3) && !is_of(&function, 2));
         assert_eq!(settings_of(&function), Ok(after.clone()));
         assert_eq!(differences(&after, &after), []);
+    }
+
+    #[test]
+    fn has_own_choice_when_the_card_tells_of_the_netdevs_address_only() {
+        let (own, set) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
+        let netdev = NetdevState {
+            name: "eth2".into(),
+            mac: own,
+            mtu_bytes: 1500,
+            up: false,
+            promiscuous: false,
+            all_multicast: false,
+        };
+        let free = VfState { settings: before(), driver: None, driver_override: None, netdev: Some(netdev) };
+        let tells = |mac| VfSettings { mac, ..before() };
+        assert!(has_own_choice(&tells(own), &free));
+        assert!(!has_own_choice(&tells(set), &free), "an earlier user's");
+        let bound = VfState { settings: tells(set), ..free.clone() };
+        assert!(!has_own_choice(&tells(own), &bound), "it had to have another one");
+        assert!(!has_own_choice(&tells(own), &VfState { netdev: None, ..free }));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::address::PciAddress;
 use crate::sysfs::{link_name, missing_is_none, names};
+use model::PciAddress;
 
 /// What the file says where there is nothing to say.
 const NOTHING: &str = "(null)";

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use reconcile::kernel::KernelError;
 
-use super::address::PciAddress;
-use super::config::VfConfig;
 use super::link::{self, Link};
-use super::netdev::{self, NetdevPlace};
-use super::state::VfState;
+use super::netdev;
 use super::sysfs::Sysfs;
 use super::{representor, settings, vfio};
 use crate::netns::Netns;
 use crate::refused;
+use model::PciAddress;
+use model::VfConfig;
+use reconcile::cards::{NetdevPlace, VfSettings, VfState};
 
 /// A virtual function of a card.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +128,14 @@ impl Vf {
             driver,
             netdev: netdev::settled(self)?.map(|link| link.state()),
         })
+    }
+
+    /// What the card enforces on it.
+    ///
+    /// # Errors
+    /// The card does not tell.
+    pub fn settings(&self) -> Result<VfSettings, KernelError> {
+        settings::read(self)
     }
 
     /// Sets what is given, each by itself.

@@ -7,12 +7,12 @@ use reconcile::kernel::KernelError;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::address::PciAddress;
 use super::driver::{self, Driving};
 use super::netdev;
 use super::sysfs::Sysfs;
 use super::vf::Vf;
 use crate::refused;
+use model::PciAddress;
 
 /// The driver.
 const VFIO: &str = "vfio-pci";

@@ -12,6 +12,9 @@ const DRIVERS: [VdpaDriver; 2] = [VdpaDriver::Virtio, VdpaDriver::Vhost];
 const VIRTIO: &str = "virtio";
 const VHOST: &str = "vhost-vdpa-";
 
+/// What the file of the one driver says where there is none.
+const NOTHING: &str = "(null)";
+
 /// The folder of the system's buses.
 #[derive(Debug, Clone)]
 pub(crate) struct Buses(PathBuf);
@@ -71,6 +74,38 @@ impl Buses {
             std::fs::write(folder.join("driver/unbind"), name)?;
         }
         std::fs::write(self.0.join("vdpa/drivers").join(driver.as_str()).join("bind"), name)
+    }
+
+    /// As [`Buses::bind`], but takes it from its driver in any case, and allows `allowed` only in the end; none: no driver, and
+    /// any.
+    ///
+    /// # Errors
+    /// As [`Buses::bind`].
+    pub(crate) fn rebind(
+        &self,
+        name: &str,
+        driver: Option<VdpaDriver>,
+        allowed: Option<&str>,
+    ) -> io::Result<()> {
+        let folder = self.folder(name)?.ok_or(ErrorKind::NotFound)?;
+        if link_name(&folder.join("driver"))?.is_some() {
+            std::fs::write(folder.join("driver/unbind"), name)?;
+        }
+        if let Some(driver) = driver {
+            self.bind(name, driver)?;
+        }
+        // An empty line takes back what was written before.
+        std::fs::write(folder.join("driver_override"), allowed.unwrap_or("\n"))
+    }
+
+    /// The one driver that may have the device; none: any.
+    ///
+    /// # Errors
+    /// The system refuses to tell.
+    pub(crate) fn driver_override(&self, name: &str) -> io::Result<Option<String>> {
+        let Some(folder) = self.folder(name)? else { return Ok(None) };
+        let text = missing_is_none(std::fs::read_to_string(folder.join("driver_override")))?;
+        Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty() && text != NOTHING))
     }
 
     /// The real folder of a device, if there is one.
@@ -185,6 +220,26 @@ mod tests {
         tree.dir("devices/vduse/mr-a-1/vhost-vdpa-12");
         let found = tree.buses().device("mr-a-1").unwrap().unwrap();
         assert_eq!((found.driver, found.path), (Some(VdpaDriver::Vhost), Some("/dev/vhost-vdpa-12".into())));
+    }
+
+    #[test]
+    fn rebind_when_a_device_is_lent_gives_it_to_its_driver_again_and_allows_any() {
+        let tree = Tree::new("vdpa0", "vdpa0");
+        tree.driver("vdpa0", "vdpa", "vhost_vdpa");
+        tree.dir("bus/vdpa/drivers/virtio_vdpa");
+        let file = |path: &str| std::fs::read_to_string(tree.path(path)).unwrap_or_default();
+        let allow = |text: &str| std::fs::write(tree.path("devices/vdpa0/driver_override"), text).unwrap();
+        for (text, allowed) in [("(null)\n", None), ("\n", None), ("vhost_vdpa\n", Some("vhost_vdpa"))] {
+            allow(text);
+            assert_eq!(tree.buses().driver_override("vdpa0").unwrap().as_deref(), allowed, "{text:?}");
+        }
+        tree.buses().rebind("vdpa0", Some(VdpaDriver::Virtio), None).unwrap();
+        assert_eq!(file("bus/vdpa/drivers/vhost_vdpa/unbind"), "vdpa0");
+        assert_eq!(file("bus/vdpa/drivers/virtio_vdpa/bind"), "vdpa0");
+        assert_eq!(tree.buses().driver_override("vdpa0").unwrap(), None);
+        tree.buses().rebind("vdpa0", None, Some("vhost_vdpa")).unwrap();
+        assert_eq!(tree.buses().driver_override("vdpa0").unwrap().as_deref(), Some("vhost_vdpa"));
+        assert!(tree.buses().rebind("../vdpa0", None, None).is_err());
     }
 
     #[test]

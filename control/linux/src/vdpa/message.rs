@@ -23,6 +23,7 @@ impl Command {
     pub(crate) const NEW_DEVICE: Self = Self(3);
     pub(crate) const DELETE_DEVICE: Self = Self(4);
     pub(crate) const GET_DEVICE: Self = Self(5);
+    pub(crate) const GET_CONFIG: Self = Self(6);
 }
 
 const MGMTDEV_BUS_NAME: u16 = 1;

@@ -17,6 +17,7 @@ use reconcile::kernel::{KernelError, ManagementDevice, NewVdpaDevice, Ownership,
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use vduse::DeviceName;
+use wire::MacAddr;
 
 use bus::Buses;
 use family::{Family, Refusal};
@@ -228,6 +229,46 @@ pub(crate) fn bind(name: &str, driver: VdpaDriver) -> Result<(), KernelError> {
     })
 }
 
+/// Gives a device to the driver, or to none, and allows that one, or any. Done anew where it is so already, so that nothing of
+/// the device's use is left.
+pub(crate) fn rebind(
+    name: &str,
+    driver: Option<VdpaDriver>,
+    allowed: Option<&str>,
+) -> Result<(), KernelError> {
+    let doing = format!("vDPA device {name}: give it back to the driver that it had");
+    let Some(found) = device(name)? else { return Ok(()) };
+    let (name, allowed) = (name.to_owned(), allowed.map(str::to_owned));
+    within(&doing.clone(), move || {
+        refuse_while_open(&doing, found.path.as_deref())?;
+        let bound = Buses::of_kernel().rebind(&name, driver, allowed.as_deref());
+        bound.map_err(|error| refused_bind(doing, &error))
+    })
+}
+
+/// The one driver that may have a device; none: any.
+pub(crate) fn driver_override(name: &str) -> Result<Option<String>, KernelError> {
+    let allowed = Buses::of_kernel().driver_override(name);
+    allowed.map_err(|error| refused(format!("vDPA device {name}: look at it"), &error))
+}
+
+/// The station address in the configuration of a device; none: it has none.
+pub(crate) fn mac(name: &str) -> Result<Option<MacAddr>, KernelError> {
+    let doing = format!("vDPA device {name}: read its configuration");
+    let request = Message::new(Command::GET_CONFIG).named(name);
+    within(&doing.clone(), move || {
+        let answers = Family::open().and_then(|family| family.ask(request));
+        let answers = answers.map_err(|refusal| explain(&doing, &refusal))?;
+        let mac = |message: &Message| {
+            message.find(|attribute| match attribute {
+                Attribute::Mac(mac) => Some(*mac),
+                _ => None,
+            })
+        };
+        Ok(answers.iter().find_map(mac).filter(|mac| mac.is_unicast()))
+    })
+}
+
 pub(crate) fn own(name: &str, ownership: Ownership) -> Result<PathBuf, KernelError> {
     let doing = format!("vDPA device {name}: hand its file to the pod");
     let none = || KernelError::Refused {
@@ -292,7 +333,7 @@ fn hurry(name: &str) {
 
 /// The kernel would wait, under the lock of the whole bus, until the program closes the file: for ever, maybe. One
 /// descriptor at a time is allowed, so whoever can open it is alone.
-fn refuse_while_open(doing: &str, path: Option<&Path>) -> Result<(), KernelError> {
+pub(crate) fn refuse_while_open(doing: &str, path: Option<&Path>) -> Result<(), KernelError> {
     let Some(path) = path else { return Ok(()) };
     match rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
         Err(Errno::BUSY) => Err(KernelError::Refused {

@@ -18,8 +18,12 @@ pub struct NetConf {
     pub name: String,
     /// The Millrace network; none: the one called `name`.
     pub network: Option<String>,
-    /// `auto`, `tap`, `vduse`, `vhost-user` or `vdpa-vhost`; none: as the network says.
+    /// `auto`, `tap`, `vduse`, `vhost-user`, `vdpa-vhost`, `sriov` or `vdpa`; none: as the network says.
     pub port_kind: Option<String>,
+    /// Who is to drive the pod's device of a card: `vfio-pci`, `virtio_vdpa` or `vhost_vdpa`; none: who does already.
+    pub driver: Option<String>,
+    /// The largest IP packet of the pod's device of a card; none: as the network says.
+    pub mtu: Option<u32>,
     /// The agent's socket.
     pub agent_socket: Option<PathBuf>,
     /// The delegated IPAM plugin; none: Millrace's own.
@@ -33,6 +37,8 @@ pub struct NetConf {
     /// `cni.dev/valid-attachments` of GC. A runtime without any writes null.
     #[serde(rename = "cni.dev/valid-attachments", default, deserialize_with = "null_is_empty")]
     pub valid_attachments: Option<Vec<ValidAttachment>>,
+    #[serde(rename = "deviceID")]
+    device_id: Option<String>,
     #[serde(default)]
     runtime_config: Map<String, Value>,
     #[serde(default)]
@@ -60,7 +66,7 @@ pub struct ValidAttachment {
 }
 
 /// The capabilities of `runtimeConfig` that are honoured.
-const CAPABILITIES: [&str; 3] = ["mac", "ips", "CNIDeviceInfoFile"];
+const CAPABILITIES: [&str; 4] = ["mac", "ips", "deviceID", "CNIDeviceInfoFile"];
 
 impl NetConf {
     /// Reads stdin and the version it is in.
@@ -123,6 +129,21 @@ impl NetConf {
             let msg = format!("runtimeConfig.ips: {value} is no list of addresses: write [\"10.1.0.9/24\"]");
             CniError::new(Code::INVALID_CONFIG, msg)
         })
+    }
+
+    /// The device of a card that the runtime chose for the pod: `runtimeConfig.deviceID`, else `deviceID`, as Multus writes it.
+    ///
+    /// # Errors
+    /// Code 7: it is no text.
+    pub fn device_id(&self) -> Result<Option<&str>, CniError> {
+        match self.runtime_config.get("deviceID").filter(|value| !is_nothing(value)) {
+            None => Ok(self.device_id.as_deref().filter(|id| !id.is_empty())),
+            Some(Value::String(id)) => Ok(Some(id)),
+            Some(other) => {
+                let msg = format!("runtimeConfig.deviceID: {other} is not text: write \"0000:01:10.2\"");
+                Err(CniError::new(Code::INVALID_CONFIG, msg))
+            }
+        }
     }
 
     /// The file that the device-info is to be written to (NPWG device-info-spec 1.1.0 §3).

@@ -41,6 +41,8 @@ impl Code {
     pub const DRIFT: Code = Code(104);
     /// Millrace: several things failed; the details have one line for each.
     pub const SEVERAL: Code = Code(105);
+    /// Millrace: the device of a card is another pod's.
+    pub const DEVICE_TAKEN: Code = Code(106);
     /// Millrace: a defect of Millrace itself.
     pub const INTERNAL: Code = Code(199);
 }

@@ -37,6 +37,7 @@ pub fn fuzz(data: &[u8]) {
         assert_eq!(again.as_ref(), Ok(&request), "a request survives the wire");
         if let Ok(call) = Call::parse(&request) {
             let _ = call.conf.prev_result();
+            let _ = call.conf.device_id();
         }
     }
     if let Ok(result) = AddResult::from_slice(data) {

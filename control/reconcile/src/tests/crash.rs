@@ -4,7 +4,9 @@
 //! the rim or one write, resize or sync of the disk under the store.
 
 use super::world::{
-    Blow, World, delegated_request, request, vdpa_vhost_request, vduse_request, vhost_request,
+    Blow, World, delegated_request, left_on_vfio_request, request, sriov_request, vdpa_file_request,
+    vdpa_netdev_request, vdpa_rebound_request, vdpa_vhost_request, vduse_request, vfio_request,
+    vhost_request,
 };
 use crate::record::State;
 use crate::{AddRequest, Engine};
@@ -12,12 +14,18 @@ use crate::{AddRequest, Engine};
 /// What container number n asks for.
 type Ask = fn(usize) -> AddRequest;
 
-const KINDS: [(&str, Ask); 5] = [
+const KINDS: [(&str, Ask); 11] = [
     ("tap", request),
     ("vhost-user", vhost_request),
     ("delegated IPAM", delegated_request),
     ("vduse", vduse_request),
     ("vdpa-vhost", vdpa_vhost_request),
+    ("sriov", sriov_request),
+    ("sriov by vfio", vfio_request),
+    ("sriov left on vfio", left_on_vfio_request),
+    ("vdpa netdev, made", vdpa_netdev_request),
+    ("vdpa file of what is there", vdpa_file_request),
+    ("vdpa netdev of what is there", vdpa_rebound_request),
 ];
 
 /// Runs `scenario` with the fuse at each step in turn; it says whether the fuse blew.

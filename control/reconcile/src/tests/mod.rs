@@ -1,6 +1,9 @@
 //! The engine in a world of fakes that can fail, or end, at any step.
 mod attach;
+mod cards;
 mod crash;
+mod fake_cards;
 mod stored;
+mod underlay;
 mod vdpa;
 mod world;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redb::ReadableDatabase;
 
-use super::world::{World, request, vduse_request};
+use super::world::{World, request, sriov_request, vdpa_file_request, vduse_request};
 use crate::store::{Op, Snapshot, Store, StoreError};
 
 fn open(path: &Path) -> Result<(Store, Snapshot), StoreError> {
@@ -81,21 +81,23 @@ fn commit_when_a_kind_is_new_says_so_and_an_older_agent_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.redb");
     let agent = World::new().agent().unwrap();
-    let (tap, vduse) = (agent.add(&request(0)).unwrap(), agent.add(&vduse_request(1)).unwrap());
-    for (attachment, expected) in [(tap, 1), (vduse, 2)] {
+    let [tap, vduse, sriov, vdpa] = [request(0), vduse_request(1), sriov_request(2), vdpa_file_request(3)]
+        .map(|ask| agent.add(&ask).unwrap());
+    for (attachment, expected) in [(&tap, 1), (&vduse, 2), (&sriov, 3), (&vdpa, 3), (&vduse, 3)] {
         let (mut store, _) = open(&path).unwrap();
         store.commit(&[Op::PutAttachment(Box::new(attachment.clone()))]).unwrap();
         drop(store);
         assert_eq!(schema(&path), expected, "{}", attachment.kind);
     }
-    assert_eq!(open(&path).unwrap().1.attachments.len(), 2);
+    let stored = open(&path).unwrap().1.attachments;
+    assert!([tap, vduse, sriov, vdpa].iter().all(|attachment| stored.contains(attachment)), "{stored:?}");
 }
 
 #[test]
 fn open_when_an_older_agent_wrote_it_reads_its_attachments() {
     let made = World::new().agent().unwrap().add(&request(0)).unwrap();
     let mut json = serde_json::to_value(&made).unwrap();
-    for field in ["kind_reason", "vdpa"] {
+    for field in ["kind_reason", "vdpa", "card"] {
         assert!(json.as_object_mut().unwrap().remove(field).is_some());
     }
     let read: crate::Attachment = serde_json::from_value(json).unwrap();

@@ -6,13 +6,16 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use model::{KindChoice, Networks, PortKind};
+use model::{DeviceDriver, DeviceRequest, KindChoice, MacAddr, Networks, PciAddress, PortKind};
 use vswitch::program::{NetworkNo, PortNo};
 
+use super::fake_cards::{CARD, THERE, VFS, Vf, pci, there, vfs};
+use crate::cards::VdpaState;
 use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, SwitchInfo, Update, VhostUserRole};
 use crate::delegate::{Delegate, DelegateError, Leased};
 use crate::kernel::{
-    Kernel, KernelError, LinkConfig, LinkState, NewVdpaDevice, Ownership, Route, VdpaDevice, VdpaDriver,
+    Kernel, KernelError, LinkConfig, LinkState, NewVdpaDevice, NextHop, Ownership, Route, VdpaDevice,
+    VdpaDriver,
 };
 use crate::record::{Address, Delegation};
 use crate::store::Store;
@@ -42,15 +45,21 @@ pub(crate) struct State {
     pub(crate) mounts: BTreeMap<PathBuf, PathBuf>,
     pub(crate) ports: BTreeMap<PortNo, Port>,
     pub(crate) networks: BTreeSet<NetworkNo>,
+    /// The last update that was everything.
+    pub(crate) everything: Update,
+    /// The ways to other nodes that the kernel knows.
+    pub(crate) next_hops: BTreeMap<IpAddr, NextHop>,
     pub(crate) leases: BTreeMap<(String, String), IpAddr>,
     pub(crate) vduse: BTreeMap<String, Vduse>,
     pub(crate) vdpa: BTreeMap<String, Vdpa>,
+    pub(crate) vfs: BTreeMap<PciAddress, Vf>,
+    pub(crate) no_iommu: bool,
     /// Why the kernel has no VDUSE.
     pub(crate) no_vduse: Option<String>,
     pub(crate) switch_away: bool,
     /// Programs that have a file open.
     pub(crate) opened: BTreeSet<PathBuf>,
-    serial: usize,
+    pub(crate) serial: usize,
     version: u64,
     instance: u64,
     disk: Vec<u8>,
@@ -71,17 +80,27 @@ pub(crate) struct Vduse {
 /// A device on the vDPA bus.
 #[derive(Debug, Clone)]
 pub(crate) struct Vdpa {
-    driver: VdpaDriver,
-    serial: usize,
+    pub(super) driver: VdpaDriver,
+    pub(crate) driver_override: Option<String>,
+    pub(super) serial: usize,
+    /// The function of a card that it is of; none: it is of VDUSE.
+    pub(crate) function: Option<PciAddress>,
+    pub(crate) mac: MacAddr,
     /// It has no netdev and no file: it was broken when it was bound.
-    dead: bool,
+    pub(super) dead: bool,
     /// The namespace its netdev is in, none: the node's; and its name there.
     pub(crate) place: (Option<PathBuf>, String),
 }
 
 impl Vdpa {
-    fn new(serial: usize, driver: VdpaDriver, dead: bool) -> Self {
-        Self { driver, serial, dead, place: (None, format!("eth{serial}")) }
+    pub(crate) fn new(serial: usize, driver: VdpaDriver, dead: bool) -> Self {
+        let (place, mac) = ((None, format!("eth{serial}")), MacAddr([2, 0, 0, 7, 0, 1]));
+        Self { driver, driver_override: None, serial, function: None, mac, dead, place }
+    }
+
+    pub(crate) fn state(&self) -> VdpaState {
+        let driver_override = self.driver_override.clone();
+        VdpaState { driver: Some(self.driver), driver_override, netdev: None }
     }
 
     fn view(&self) -> VdpaDevice {
@@ -123,6 +142,8 @@ impl World {
         let mut state = world.state();
         state.netns = (0..64).map(|n| PathBuf::from(format!("/ns/{n}"))).collect();
         state.dirs.insert(VOLUME.into());
+        state.vfs = vfs();
+        state.vdpa.insert(THERE.to_owned(), there());
         drop(state);
         world
     }
@@ -137,6 +158,11 @@ impl World {
     }
 
     pub(crate) fn agent_with(&self, networks: &str) -> Result<Engine, StoreError> {
+        self.agent_of("", networks)
+    }
+
+    /// The agent of the node of that name.
+    pub(crate) fn agent_of(&self, node: &str, networks: &str) -> Result<Engine, StoreError> {
         let disk = self.clone();
         let open = Box::new(move || redb::Builder::new().create_with_backend(Disk(disk.clone())));
         let path = Path::new("/state/agent.redb");
@@ -147,7 +173,7 @@ impl World {
         };
         let layout = Layout { vhost_dir: "/run/vhost".into(), kubelet_dir: "/kubelet".into() };
         let engine = Engine::with_store(Store::open_with(path, open)?, path, layout, rim)?;
-        engine.set_networks(&Networks::parse(networks).unwrap())?;
+        engine.set_networks(&Networks::parse_all(&[networks], node).unwrap())?;
         engine.converge();
         let _ = engine.watch();
         Ok(engine)
@@ -179,6 +205,10 @@ impl World {
         for device in state.vdpa.values_mut().filter(|device| device.place.0.as_deref() == Some(netns)) {
             device.place.0 = None;
         }
+        for vf in state.vfs.values_mut().filter(|vf| vf.netns.as_deref() == Some(netns)) {
+            vf.netns = None;
+            vf.state.netdev.as_mut().unwrap().name = "dev7".to_owned();
+        }
     }
 
     /// What is left of attachments anywhere on the node.
@@ -191,7 +221,14 @@ impl World {
         remains.extend(state.files.keys().map(|file| format!("{file:?}")));
         remains.extend(state.mounts.keys().map(|target| format!("mount on {target:?}")));
         remains.extend(state.ports.values().map(|port| format!("port {}", port.spec.name)));
-        remains.extend(state.vdpa.keys().map(|name| format!("vDPA device {name}")));
+        let is_as_before = |(name, device): &(&String, &Vdpa)| {
+            *name == THERE && device.state() == there().state() && device.place.0.is_none()
+        };
+        let vdpa = state.vdpa.iter().filter(|device| !is_as_before(device));
+        remains.extend(vdpa.map(|(name, _)| format!("vDPA device {name}")));
+        let vfs = vfs();
+        let changed = state.vfs.iter().filter(|(address, vf)| vfs.get(address) != Some(vf));
+        remains.extend(changed.map(|(address, vf)| format!("VF {address}: {vf:?}")));
         remains.extend(state.vduse.keys().map(|name| format!("VDUSE device {name}")));
         remains.extend(state.leases.keys().map(|lease| format!("lease {lease:?}")));
         remains
@@ -224,7 +261,7 @@ impl World {
         if matches!(blow, Some(Blow::KillAfter | Blow::FailAfter)) { Err(refused()) } else { done }
     }
 
-    fn kernel<T>(
+    pub(crate) fn kernel<T>(
         &self,
         doing: &str,
         effect: impl FnOnce(&mut State) -> Result<T, KernelError>,
@@ -254,17 +291,20 @@ impl State {
 
     /// The kernel asks the switch about a device of VDUSE; true if it answers.
     fn ask(&mut self, name: &str) -> bool {
+        if self.vdpa.get(name).is_some_and(|device| device.function.is_some()) {
+            return true;
+        }
         let Some(device) = self.vduse.get_mut(name) else { return false };
         device.broken |= !device.served;
         !device.broken
     }
 
-    fn remove_vdpa(&mut self, name: &str) {
+    pub(crate) fn remove_vdpa(&mut self, name: &str) {
         let Some(Vdpa { place: (Some(netns), interface), .. }) = self.vdpa.remove(name) else { return };
         self.links.remove(&(netns, interface));
     }
 
-    fn refuse_open(&self, name: &str) -> Result<(), KernelError> {
+    pub(crate) fn refuse_open(&self, name: &str) -> Result<(), KernelError> {
         let busy = self.vdpa.get(name).is_some_and(|device| self.opened.contains(Path::new(&device.path())));
         if busy { Err(refused("unbind", "a program has it open")) } else { Ok(()) }
     }
@@ -290,6 +330,8 @@ impl State {
                 }
                 *device = Vduse { served: true, broken: false };
             }
+            // The node's own: nothing is made.
+            Device::Uplink { .. } => {}
             Device::VhostUser { socket, role, .. } => {
                 if !self.dirs.contains(socket.parent().unwrap()) {
                     return Err(format!("no directory for {}", socket.display()));
@@ -321,6 +363,7 @@ impl State {
                     self.vduse.remove(&name);
                 }
             }
+            Device::Uplink { .. } => {}
             Device::VhostUser { socket, .. } => drop(self.files.remove(&socket)),
         }
     }
@@ -351,6 +394,7 @@ impl Datapath for World {
                     state.close_port(gone);
                 }
                 state.networks.clear();
+                state.everything = update.clone();
             }
             state.networks.extend(update.put_networks.iter().map(|network| network.number));
             for number in &update.delete_ports {
@@ -440,6 +484,12 @@ impl Kernel for World {
         })
     }
 
+    fn next_hop(&self, uplink: &str, _source: IpAddr, to: IpAddr) -> Result<NextHop, KernelError> {
+        // Only looked at: no step of an operation.
+        let found = self.state().next_hops.get(&to).cloned();
+        found.ok_or_else(|| refused(&format!("find the way to {to} by {uplink}"), "there is none"))
+    }
+
     fn delete_link(&self, netns: &Path, name: &str) -> Result<(), KernelError> {
         self.kernel("delete the link", |state| {
             state.links.remove(&(netns.to_owned(), name.to_owned()));
@@ -508,13 +558,15 @@ impl Kernel for World {
             if state.vdpa.contains_key(&device.name) {
                 return Ok(());
             }
-            if !state.vduse.contains_key(&device.name) {
+            let function = device.management.bus.as_ref().map(|_| pci(&device.management.name));
+            if function.is_none() && !state.vduse.contains_key(&device.name) {
                 return Err(refused("put onto the bus", "no such VDUSE device"));
             }
-            let dead = !state.ask(&device.name);
+            let dead = function.is_none() && !state.ask(&device.name);
             state.serial += 1;
             // The kernel lets the driver that was loaded first have it.
-            let made = Vdpa::new(state.serial, VdpaDriver::Virtio, dead);
+            let mut made = Vdpa { function, ..Vdpa::new(state.serial, VdpaDriver::Virtio, dead) };
+            made.mac = device.mac.unwrap_or(made.mac);
             state.vdpa.insert(device.name.clone(), made);
             Ok(())
         })
@@ -532,13 +584,15 @@ impl Kernel for World {
     fn bind_vdpa_driver(&self, name: &str, driver: VdpaDriver) -> Result<(), KernelError> {
         self.kernel("bind", |state| {
             state.refuse_open(name)?;
-            let bound =
-                state.vdpa.get(name).ok_or_else(|| refused("bind", "it is not on the bus"))?.driver == driver;
-            if !bound {
+            let now = state.vdpa.get(name).cloned().ok_or_else(|| refused("bind", "it is not on the bus"))?;
+            if now.driver != driver {
                 let dead = !state.ask(name);
                 state.remove_vdpa(name);
                 state.serial += 1;
-                state.vdpa.insert(name.to_owned(), Vdpa::new(state.serial, driver, dead));
+                let mut made = Vdpa::new(state.serial, driver, dead);
+                (made.function, made.mac) = (now.function, now.mac);
+                made.driver_override = Some(driver.as_str().to_owned());
+                state.vdpa.insert(name.to_owned(), made);
             }
             Ok(())
         })
@@ -591,7 +645,7 @@ impl Kernel for World {
     }
 }
 
-fn refused(doing: &str, reason: &str) -> KernelError {
+pub(crate) fn refused(doing: &str, reason: &str) -> KernelError {
     KernelError::Refused { doing: doing.to_owned(), reason: reason.to_owned() }
 }
 
@@ -649,6 +703,7 @@ pub(crate) fn request(n: usize) -> AddRequest {
         kind: None,
         netns: format!("/ns/{n}").into(),
         pod: None,
+        device: None,
         mac: None,
         addresses: Vec::new(),
         dns: None,
@@ -680,6 +735,49 @@ pub(crate) fn vduse_request(n: usize) -> AddRequest {
 /// The same for a vhost-vdpa file of a pod with a volume.
 pub(crate) fn vdpa_vhost_request(n: usize) -> AddRequest {
     AddRequest { kind: Some(KindChoice::Only(PortKind::VdpaVhost)), ..vhost_request(n) }
+}
+
+/// The same for a device of a card that nothing is asked of.
+pub(crate) fn device_request(n: usize, function: &str, driver: Option<DeviceDriver>) -> AddRequest {
+    let settings = serde_json::from_value(serde_json::json!({})).unwrap();
+    let device = DeviceRequest { function: pci(function), driver, mtu: None, settings };
+    AddRequest { kind: Some(KindChoice::Auto), device: Some(device), ..vhost_request(n) }
+}
+
+/// The same for the netdev of a virtual function, with settings.
+pub(crate) fn sriov_request(n: usize) -> AddRequest {
+    let mut request = device_request(n, VFS[n % 2], None);
+    let settings = serde_json::json!({"vlan": 5, "trust": "on", "spoofchk": "off"});
+    request.device.as_mut().unwrap().settings = serde_json::from_value(settings).unwrap();
+    request
+}
+
+/// The same for a virtual function by vfio.
+pub(crate) fn vfio_request(n: usize) -> AddRequest {
+    device_request(n, VFS[n % 2], Some(DeviceDriver::VfioPci))
+}
+
+/// The same for one that vfio has already.
+pub(crate) fn left_on_vfio_request(n: usize) -> AddRequest {
+    device_request(n, VFS[2], None)
+}
+
+/// The same for the netdev of a vDPA device that is to be made.
+pub(crate) fn vdpa_netdev_request(n: usize) -> AddRequest {
+    AddRequest {
+        network: "plain".parse().unwrap(),
+        ..device_request(n, CARD, Some(DeviceDriver::VirtioVdpa))
+    }
+}
+
+/// The same for the file of a vDPA device that is there.
+pub(crate) fn vdpa_file_request(n: usize) -> AddRequest {
+    AddRequest { kind: Some(KindChoice::Only(PortKind::Vdpa)), ..device_request(n, VFS[3], None) }
+}
+
+/// The same for its netdev, which another driver has to make.
+pub(crate) fn vdpa_rebound_request(n: usize) -> AddRequest {
+    device_request(n, VFS[3], Some(DeviceDriver::VirtioVdpa))
 }
 
 /// The same with a delegated IPAM plugin.

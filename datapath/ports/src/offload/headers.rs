@@ -1,7 +1,9 @@
 //! What are the headers of a frame that is to be cut? Read from its private head alone, so that nothing that was checked
 //! here can change later.
+//!
+//! A frame in a tunnel has two sets of them: the outer ones, and those of the frame inside that the claims are about.
 
-use frame::{Checksum, Gather, Gso, GsoKind};
+use frame::{Checksum, Gather, Gso, GsoKind, Offload};
 use wire::checksum::{Sum, pseudo_v4, pseudo_v6};
 use wire::{EtherType, IpProtocol, ipv4, ipv6, tcp, udp, vlan};
 
@@ -30,21 +32,37 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    /// The headers of `frame`, if they are all in its head and are what `gso` and `checksum` claim them to be.
-    pub(super) fn parse(frame: &Gather<'_>, gso: Gso, checksum: Checksum) -> Option<Self> {
-        let head = frame.head();
-        let (ether_type, ip) = vlan::skip_tags(head).ok()?;
-        let mut headers = match ether_type {
-            EtherType::IPV4 => Self::parse_v4(head, ip)?,
-            EtherType::IPV6 => Self::parse_v6(head, ip)?,
-            _ => return None,
-        };
-        headers.payload = headers.transport + headers.transport_len(head)?;
+    /// The headers of `frame` behind its tunnel, if it is in one; `None` unless they are all in its head and are what
+    /// `gso` and `offload` claim them to be.
+    pub(super) fn parse(frame: &Gather<'_>, gso: Gso, offload: &Offload) -> Option<Self> {
+        let headers = Self::parse_at(frame.head(), usize::from(offload.outer_bytes))?;
         let is_as_claimed = headers.payload <= headers.end
             && headers.end <= frame.len()
             && headers.is_kind(gso.kind)
-            && headers.is_summed_as(checksum);
+            && headers.is_summed_as(offload.checksum);
         is_as_claimed.then_some(headers)
+    }
+
+    /// The outer headers of a frame whose `head` begins with `outer_bytes` of a tunnel over UDP. Their lengths are those of
+    /// a frame that may be too long for them, and say nothing.
+    pub(super) fn parse_outer(head: &[u8], outer_bytes: usize) -> Option<Self> {
+        let outer = Self::parse_at(head.get(..outer_bytes)?, 0)?;
+        // All headers are of an even length; a checksum over an odd one could not be put together from its parts.
+        let is_tunnel =
+            outer.protocol == IpProtocol::UDP && (outer_bytes - outer.transport).is_multiple_of(2);
+        is_tunnel.then_some(outer)
+    }
+
+    /// The headers of the Ethernet frame that begins `at` bytes into `head`.
+    fn parse_at(head: &[u8], at: usize) -> Option<Self> {
+        let (ether_type, ip) = vlan::skip_tags(head.get(at..)?).ok()?;
+        let mut headers = match ether_type {
+            EtherType::IPV4 => Self::parse_v4(head, at + ip)?,
+            EtherType::IPV6 => Self::parse_v6(head, at + ip)?,
+            _ => return None,
+        };
+        headers.payload = headers.transport + headers.transport_len(head)?;
+        Some(headers)
     }
 
     fn parse_v4(head: &[u8], ip: usize) -> Option<Self> {
@@ -118,5 +136,29 @@ impl Headers {
     /// The pseudo header's sum for `len` bytes of transport header and payload.
     pub(super) fn pseudo(&self, len: usize) -> Sum {
         self.pseudo.add_word(len as u16)
+    }
+
+    /// Writes the IP length of a piece that is `piece_len` bytes long from its first byte on.
+    pub(super) fn write_len(&self, head: &mut [u8], piece_len: usize) {
+        let ip_len = piece_len - self.ip;
+        let header = &mut head[self.ip..];
+        match self.family {
+            Family::V4 { .. } => {
+                header[ipv4::field::TOTAL_LEN].copy_from_slice(&(ip_len as u16).to_be_bytes());
+            }
+            Family::V6 => {
+                let payload_len = (ip_len - ipv6::HEADER_BYTES) as u16;
+                header[ipv6::field::PAYLOAD_LEN].copy_from_slice(&payload_len.to_be_bytes());
+            }
+        }
+    }
+
+    /// Gives the piece of this number its own IPv4 identification, and with it the header checksum, which covers the length
+    /// too.
+    pub(super) fn write_id(&self, head: &mut [u8], number: usize) {
+        let Family::V4 { id } = self.family else { return };
+        let header = &mut head[self.ip..self.transport];
+        header[ipv4::field::ID].copy_from_slice(&id.wrapping_add(number as u16).to_be_bytes());
+        ipv4::fill_checksum(header);
     }
 }

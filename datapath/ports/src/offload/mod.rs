@@ -4,6 +4,10 @@
 //! negotiated the matching offload gets it as it is; for any other, [`soften`] does the work here: it folds checksums
 //! and cuts large frames into pieces that borrow the payload, so that only headers are written twice.
 //!
+//! A frame may be in a tunnel ([`Offload::outer_bytes`]): the work is on the frame inside, and each piece leaves behind outer
+//! headers of its own. No device here cuts such frames; one that finishes their checksums does so for a frame that
+//! needs not be cut, for whoever put the tunnel in front of it wrote the outer checksum as it will be then.
+//!
 //! Everything a source claims about a frame is checked against the frame's private head before the first piece leaves:
 //! a claim that does not hold is [`DropReason::BadOffload`].
 mod headers;
@@ -11,6 +15,7 @@ mod segment;
 mod sum;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
@@ -24,6 +29,8 @@ use segment::Cutter;
 pub struct Capabilities {
     /// Finishes a transport checksum, or does not need one (GUEST_CSUM). Without it no large frame is taken.
     pub checksum: bool,
+    /// Finishes the checksum of a frame in a tunnel too: it goes by where the field is, not by the headers that come first.
+    pub tunnel_checksum: bool,
     /// Takes large TCP frames over IPv4 (GUEST_TSO4).
     pub tso4: bool,
     /// Takes large TCP frames over IPv6 (GUEST_TSO6).
@@ -38,12 +45,31 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// A device that takes only finished frames.
-    pub const NONE: Capabilities =
-        Capabilities { checksum: false, tso4: false, tso6: false, ecn: false, ufo: false, uso: false };
+    pub const NONE: Capabilities = Capabilities {
+        checksum: false,
+        tunnel_checksum: false,
+        tso4: false,
+        tso6: false,
+        ecn: false,
+        ufo: false,
+        uso: false,
+    };
 
     /// A device that takes everything.
-    pub const ALL: Capabilities =
-        Capabilities { checksum: true, tso4: true, tso6: true, ecn: true, ufo: true, uso: true };
+    pub const ALL: Capabilities = Capabilities {
+        checksum: true,
+        tunnel_checksum: true,
+        tso4: true,
+        tso6: true,
+        ecn: true,
+        ufo: true,
+        uso: true,
+    };
+
+    /// True if a checksum that is left partial in such a frame is finished.
+    fn finishes(&self, offload: &Offload) -> bool {
+        self.checksum && (self.tunnel_checksum || offload.outer_bytes == 0)
+    }
 
     /// True if a large frame of this kind can be passed on whole.
     fn takes(&self, kind: GsoKind, ecn: bool) -> bool {
@@ -60,18 +86,18 @@ impl Capabilities {
 /// Room for the headers of one piece. Made once per queue, reused for every frame.
 #[derive(Debug, Clone)]
 pub struct Scratch {
-    head: [u8; SCRATCH_BYTES],
+    head: [u8; MAX_HEAD_BYTES],
     fragment_id: u32,
 }
 
-/// A full head and the IPv6 fragment header that cutting may add.
-const SCRATCH_BYTES: usize = HEADROOM_BYTES + HEAD_BYTES + wire::ipv6::FRAGMENT_HEADER_BYTES;
+/// The longest head: a full one, and the IPv6 fragment header that cutting may add.
+pub(crate) const MAX_HEAD_BYTES: usize = HEADROOM_BYTES + HEAD_BYTES + wire::ipv6::FRAGMENT_HEADER_BYTES;
 
 impl Default for Scratch {
     fn default() -> Self {
         // Fragment identifications start where nobody can guess (RFC 7739 §5.3).
         let fragment_id = RandomState::new().build_hasher().finish() as u32;
-        Self { head: [0; SCRATCH_BYTES], fragment_id }
+        Self { head: [0; MAX_HEAD_BYTES], fragment_id }
     }
 }
 
@@ -87,8 +113,8 @@ impl Scratch {
 pub fn needs_software(offload: &Offload, capabilities: &Capabilities) -> bool {
     match (offload.gso, offload.checksum) {
         (None, Checksum::Complete | Checksum::Valid) => false,
-        (None, Checksum::Partial { .. }) => !capabilities.checksum,
-        (Some(gso), _) => !capabilities.takes(gso.kind, gso.ecn),
+        (None, Checksum::Partial { .. }) => !capabilities.finishes(offload),
+        (Some(gso), _) => offload.outer_bytes > 0 || !capabilities.takes(gso.kind, gso.ecn),
     }
 }
 
@@ -99,8 +125,8 @@ pub fn needs_software(offload: &Offload, capabilities: &Capabilities) -> bool {
 /// Stops early when `emit` breaks, and then returns [`ControlFlow::Break`].
 ///
 /// # Errors
-/// [`DropReason::BadOffload`] if `offload` contradicts the frame's headers or asks for an absurd number of pieces. All
-/// checks come before the first call of `emit`.
+/// [`DropReason::BadOffload`] if `offload` contradicts the frame's headers or asks for an absurd number of pieces;
+/// [`DropReason::TooBig`] for pieces that do not fit into their tunnel. All checks come before the first call of `emit`.
 pub fn soften(
     frame: &Gather<'_>,
     offload: Offload,
@@ -112,7 +138,8 @@ pub fn soften(
         return Ok(emit(*frame, offload));
     }
     match (offload.gso, offload.checksum) {
-        (Some(gso), checksum) => Cutter::new(frame, gso, checksum, capabilities)?.cut(scratch, emit),
+        (Some(gso), _) => Cutter::new(frame, gso, offload, capabilities)?.cut(scratch, emit),
+        (None, Checksum::Partial { start, .. }) if start < offload.outer_bytes => Err(DropReason::BadOffload),
         (None, Checksum::Partial { start, offset }) => {
             let head = sum::finish(frame, start, offset, scratch).ok_or(DropReason::BadOffload)?;
             Ok(emit(frame.with_head(head), Offload::NONE))

@@ -11,7 +11,8 @@ use wire::checksum::Sum;
 use wire::tcp::Flags;
 use wire::{IpProtocol, ipv4, ipv6, tcp, udp};
 
-use super::headers::{Family, Headers};
+use super::headers::Headers;
+use super::tunnel::{Known, Tunnel};
 use super::{Capabilities, Scratch, sum};
 
 /// Pieces that one frame may become: a 64 KB frame with the smallest segments that Linux's TCP makes (TCP_MIN_SND_MSS
@@ -24,8 +25,10 @@ type Emit<'e> = dyn FnMut(Gather<'_>, Offload) -> ControlFlow<()> + 'e;
 pub(super) struct Cutter<'a> {
     frame: &'a Gather<'a>,
     gso: Gso,
-    checksum: Checksum,
+    offload: Offload,
     headers: Headers,
+    /// What the frame is behind, if it is in a tunnel.
+    tunnel: Option<Tunnel>,
     /// The device finishes partial checksums.
     finishes_checksums: bool,
 }
@@ -52,15 +55,24 @@ fn pieces(payload: Range<usize>, size: usize) -> Result<impl Iterator<Item = Pie
 }
 
 impl<'a> Cutter<'a> {
-    /// Checks what `gso` and `checksum` claim about `frame`.
+    /// Checks what `offload`, whose `gso` it is, claims about `frame`.
     pub(super) fn new(
         frame: &'a Gather<'a>,
         gso: Gso,
-        checksum: Checksum,
+        offload: Offload,
         capabilities: &Capabilities,
     ) -> Result<Self, DropReason> {
-        let headers = Headers::parse(frame, gso, checksum).ok_or(DropReason::BadOffload)?;
-        Ok(Self { frame, gso, checksum, headers, finishes_checksums: capabilities.checksum })
+        let headers = Headers::parse(frame, gso, &offload).ok_or(DropReason::BadOffload)?;
+        let tunnel = match usize::from(offload.outer_bytes) {
+            0 => None,
+            outer => Some(Tunnel::parse(frame.head(), outer).ok_or(DropReason::BadOffload)?),
+        };
+        let longest = headers.payload + (headers.end - headers.payload).min(usize::from(gso.size));
+        if tunnel.as_ref().is_some_and(|tunnel| !tunnel.holds(longest + ipv6::FRAGMENT_HEADER_BYTES)) {
+            return Err(DropReason::TooBig);
+        }
+        let finishes_checksums = capabilities.finishes(&offload);
+        Ok(Self { frame, gso, offload, headers, tunnel, finishes_checksums })
     }
 
     /// Cuts the frame and gives the pieces to `emit`.
@@ -85,14 +97,18 @@ impl<'a> Cutter<'a> {
             let head_len = headers.payload + payload.head().len();
             let head = &mut scratch.head[..head_len];
             head[headers.payload..].copy_from_slice(payload.head());
-            self.write_ip_len(head, headers.payload + piece.range.len());
-            self.write_ip_id(head, piece.number);
+            headers.write_len(head, headers.payload + piece.range.len());
+            headers.write_id(head, piece.number);
             match headers.protocol {
                 IpProtocol::TCP => self.write_tcp(head, &piece),
                 _ => self.write_udp_len(head, piece.range.len()),
             }
-            let offload = self.write_checksum(head, &payload);
-            if emit(payload.with_head(head), offload).is_break() {
+            let pseudo = headers.pseudo(head.len() - headers.transport + payload.body_len());
+            let (left, known) = self.write_checksum(head, &payload, pseudo);
+            if let Some(tunnel) = &self.tunnel {
+                tunnel.write(head, &payload, piece.number, &known);
+            }
+            if emit(payload.with_head(head), left).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -121,7 +137,7 @@ impl<'a> Cutter<'a> {
                 head[payload_at..][udp::field::CHECKSUM].copy_from_slice(&udp_checksum);
             }
             let offset = (piece.range.start - headers.transport) as u16;
-            self.write_ip_len(head, payload_at + piece.range.len());
+            headers.write_len(head, payload_at + piece.range.len());
             if adds_header {
                 head[headers.ip + ipv6::field::NEXT_HEADER] = IpProtocol::FRAGMENT.0;
                 ipv6::Fragment { offset, more: !piece.is_last, id: fragment_id }
@@ -132,34 +148,14 @@ impl<'a> Cutter<'a> {
                 header[ipv4::field::FRAGMENT].copy_from_slice(&((offset / 8) | more).to_be_bytes());
                 ipv4::fill_checksum(header);
             }
+            if let Some(tunnel) = &self.tunnel {
+                tunnel.write(head, &payload, piece.number, &Known::Nothing);
+            }
             if emit(payload.with_head(head), Offload::NONE).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
-    }
-
-    /// Writes the IP length of a piece of `piece_len` bytes, Ethernet header and tags included.
-    fn write_ip_len(&self, head: &mut [u8], piece_len: usize) {
-        let ip_len = piece_len - self.headers.ip;
-        let header = &mut head[self.headers.ip..];
-        match self.headers.family {
-            Family::V4 { .. } => {
-                header[ipv4::field::TOTAL_LEN].copy_from_slice(&(ip_len as u16).to_be_bytes());
-            }
-            Family::V6 => {
-                let payload_len = (ip_len - ipv6::HEADER_BYTES) as u16;
-                header[ipv6::field::PAYLOAD_LEN].copy_from_slice(&payload_len.to_be_bytes());
-            }
-        }
-    }
-
-    /// Gives each piece its own IPv4 identification, and with it the header checksum, which covers the length too.
-    fn write_ip_id(&self, head: &mut [u8], number: usize) {
-        let Family::V4 { id } = self.headers.family else { return };
-        let header = &mut head[self.headers.ip..self.headers.transport];
-        header[ipv4::field::ID].copy_from_slice(&id.wrapping_add(number as u16).to_be_bytes());
-        ipv4::fill_checksum(header);
     }
 
     /// FIN and PSH belong to the last piece, CWR to the first (RFC 3168 §6.1.2).
@@ -185,27 +181,25 @@ impl<'a> Cutter<'a> {
         head[self.headers.transport..][udp::field::LEN].copy_from_slice(&len.to_be_bytes());
     }
 
-    /// Writes the transport checksum of a segment whose head is `head`, or the part of it that a device that finishes
-    /// checksums wants, and returns what is left to do.
-    fn write_checksum(&self, head: &mut [u8], payload: &Gather<'_>) -> Offload {
+    /// Writes the transport checksum of a segment whose head is `head` and whose pseudo header's sum is `pseudo`, or the
+    /// part of it that a device that finishes checksums wants. Returns what is left to do, and what is known then.
+    fn write_checksum(&self, head: &mut [u8], payload: &Gather<'_>, pseudo: Sum) -> (Offload, Known) {
         if self.is_unsummed() {
-            return Offload::NONE;
+            return (Offload::NONE, Known::Nothing);
         }
         let transport = self.headers.transport;
+        let known = Known::Summed { transport, pseudo };
         let field = transport + self.headers.checksum_offset();
-        let pseudo = self.headers.pseudo(head.len() - transport + payload.body_len());
         if self.finishes_checksums {
             head[field..field + 2].copy_from_slice(&pseudo.fold().to_be_bytes());
             let offset = self.headers.checksum_offset() as u16;
-            return Offload {
-                checksum: Checksum::Partial { start: transport as u16, offset },
-                ..Offload::NONE
-            };
+            let checksum = Checksum::Partial { start: transport as u16, offset };
+            return (Offload { checksum, gso: None, ..self.offload }, known);
         }
         head[field..field + 2].fill(0);
         let sum = sum::add_body(pseudo.add_bytes(&head[transport..]), payload);
         head[field..field + 2].copy_from_slice(&self.complement(sum).to_be_bytes());
-        Offload::NONE
+        (Offload::NONE, known)
     }
 
     /// The checksum of a whole UDP datagram that is to be fragmented: finished if it was left partial, else as it is.
@@ -214,7 +208,7 @@ impl<'a> Cutter<'a> {
         let datagram = self.frame.split(transport, end - transport);
         let (before, field) = datagram.head().split_at(udp::field::CHECKSUM.start);
         let (field, behind) = field.split_at(udp::field::CHECKSUM.len());
-        if !matches!(self.checksum, Checksum::Partial { .. }) {
+        if !matches!(self.offload.checksum, Checksum::Partial { .. }) {
             return [field[0], field[1]];
         }
         let sum = self.headers.pseudo(end - transport).add_bytes(before).add_bytes(behind);
@@ -230,7 +224,7 @@ impl<'a> Cutter<'a> {
         let field = self.headers.transport + self.headers.checksum_offset();
         self.headers.protocol == IpProtocol::UDP
             && self.headers.is_v4()
-            && !matches!(self.checksum, Checksum::Partial { .. })
+            && !matches!(self.offload.checksum, Checksum::Partial { .. })
             && self.frame.head()[field..field + 2] == [0, 0]
     }
 }

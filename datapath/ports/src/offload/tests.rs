@@ -9,6 +9,8 @@ use wire::{IpProtocol, ipv4, ipv6, tcp, udp};
 
 use super::*;
 
+mod tunnel;
+
 /// A packet as its source meant it.
 #[derive(Debug, Clone)]
 struct Packet {
@@ -215,7 +217,10 @@ fn burst(bytes: &[u8], cuts: &[Index]) -> Burst {
 type Softened = Result<Vec<(Vec<u8>, Offload)>, DropReason>;
 
 fn soften_all(bytes: &[u8], cuts: &[Index], offload: Offload, capabilities: &Capabilities) -> Softened {
-    let burst = burst(bytes, cuts);
+    soften_first(&burst(bytes, cuts), offload, capabilities)
+}
+
+fn soften_first(burst: &Burst, offload: Offload, capabilities: &Capabilities) -> Softened {
     let mut out = Vec::new();
     let mut emit = |piece: Gather<'_>, offload| {
         out.push((piece.to_vec(), offload));

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use wire::MacAddr;
 
 use crate::offload::Capabilities;
-use crate::{DeviceHandle, Link};
+use crate::{DeviceHandle, Link, ifreq};
 
 pub use open::open;
 
@@ -141,7 +141,7 @@ impl DeviceHandle for Handle {
             return down("the netdev was deleted from outside of the switch".to_owned());
         };
         let shown = name.to_string_lossy().into_owned();
-        match sys::flags_of(&self.control, &name) {
+        match ifreq::flags_of(&self.control, &name) {
             Ok(flags) if flags & libc::IFF_UP == 0 => down(format!("{shown}: taken down in its namespace")),
             Ok(flags) if flags & libc::IFF_RUNNING == 0 => down(format!("{shown}: no carrier")),
             Ok(_) => Link { up: true, detail: format!("{shown}: {}", self.describe()) },

@@ -10,9 +10,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::rx::TapRx;
-use super::sys::{self, Attach, Name};
+use super::sys::{self, Attach};
 use super::tx::TapTx;
 use super::{Handle, MAX_MTU_BYTES, MAX_QUEUES, Queue, TapError, TapSpec};
+use crate::ifreq::Name;
 use crate::offload::Capabilities;
 use crate::{Device, RxQueue, TxQueue};
 

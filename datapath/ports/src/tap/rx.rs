@@ -9,8 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::Queue;
+use crate::quiet::Quiet;
 use crate::virtio::header::{self, HEADER_BYTES, Source};
-use crate::{PollReport, RxQueue, cycles};
+use crate::{PollReport, RxQueue};
 
 /// Room for one read: the longest frame behind its header.
 const READ_BYTES: usize = (HEADER_BYTES + MAX_FRAME_BYTES).next_multiple_of(64);
@@ -18,19 +19,10 @@ const READ_BYTES: usize = (HEADER_BYTES + MAX_FRAME_BYTES).next_multiple_of(64);
 /// would fit, so that it takes 4 of those. The kernel backs only the pages that were ever touched.
 const ARENA_BYTES: usize = 4 * READ_BYTES;
 
-/// Polls in a row that found nothing after which a queue is quiet.
-const QUIET_POLLS: u32 = 64;
-/// How often a quiet queue is asked: a read that finds nothing costs a fifth of a microsecond, which a worker that is
-/// busy with other ports would pay in every turn.
-const QUIET_CYCLES: u64 = 6 * cycles::MICROSECOND;
-
 /// The receive side of one queue.
 pub(super) struct TapRx {
     queue: Arc<Queue>,
-    /// Polls in a row that found nothing.
-    empty_polls: u32,
-    /// When a quiet queue was last asked.
-    asked_at: u64,
+    quiet: Quiet,
     /// Used from its start by each burst, so that it stays in the cache.
     arena: Vec<u8>,
 }
@@ -45,20 +37,7 @@ enum Read {
 
 impl TapRx {
     pub(super) fn new(queue: Arc<Queue>) -> Self {
-        Self { queue, empty_polls: 0, asked_at: 0, arena: vec![0; ARENA_BYTES] }
-    }
-
-    /// True if the queue has been empty for long and was asked a moment ago.
-    fn rests(&mut self) -> bool {
-        if self.empty_polls < QUIET_POLLS {
-            return false;
-        }
-        let now = cycles::now();
-        let rests = now.wrapping_sub(self.asked_at) < QUIET_CYCLES;
-        if !rests {
-            self.asked_at = now;
-        }
-        rests
+        Self { queue, quiet: Quiet::default(), arena: vec![0; ARENA_BYTES] }
     }
 
     fn read(&mut self, at: usize) -> Read {
@@ -102,7 +81,7 @@ impl TapRx {
 impl RxQueue for TapRx {
     fn poll(&mut self, burst: &mut Burst, turn: &mut dyn FnMut(&mut Burst)) -> PollReport {
         let mut report = PollReport::default();
-        if self.rests() {
+        if self.quiet.rests() {
             return report;
         }
         let mut at = 0;
@@ -114,7 +93,7 @@ impl RxQueue for TapRx {
             self.push(burst, at, bytes, &mut report);
             at += bytes.next_multiple_of(64);
         }
-        self.empty_polls = if at == 0 { self.empty_polls.saturating_add(1) } else { 0 };
+        self.quiet.asked(at > 0);
         if !burst.is_empty() {
             turn(burst);
             burst.clear();
@@ -132,8 +111,7 @@ impl RxQueue for TapRx {
             return false;
         }
         let events = fds[0].revents();
-        // Whoever arms has decided to sleep: the next poll is to look.
-        self.empty_polls = 0;
+        self.quiet.wake();
         if events.contains(PollFlags::ERR) {
             self.queue.gone.store(true, Relaxed);
             return false;

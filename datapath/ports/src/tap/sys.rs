@@ -1,55 +1,17 @@
 //! The kernel's TUN interface (Documentation/networking/tuntap.rst) as functions that can only be called rightly.
 
-use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use libc::{c_int, c_short, c_uint, ifreq};
+use libc::{c_int, c_short, c_uint};
 use wire::MacAddr;
 
+use crate::ifreq::{self, Name};
 use crate::offload::Capabilities;
 use crate::virtio::header::HEADER_BYTES;
 
 /// What every queue of every TAP port is attached with.
 const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
-
-/// A netdev name that fits `ifreq`: 1 to 15 bytes, none of which means something to the kernel.
-#[derive(Debug, Clone)]
-pub(super) struct Name(CString);
-
-impl Name {
-    /// `name`, if a netdev can have it (`dev_valid_name`; '%' would make it a template).
-    pub(super) fn new(name: &str) -> Option<Self> {
-        let fits = (1..libc::IFNAMSIZ).contains(&name.len()) && name != "." && name != "..";
-        let clean =
-            !name.bytes().any(|b| matches!(b, b'/' | b':' | b'%') || b.is_ascii_whitespace() || b == 0x0b);
-        (fits && clean).then(|| CString::new(name).ok()).flatten().map(Self)
-    }
-
-    /// As text, for people.
-    pub(super) fn to_string_lossy(&self) -> std::borrow::Cow<'_, str> {
-        self.0.to_string_lossy()
-    }
-
-    fn request(&self) -> ifreq {
-        // SAFETY: `ifreq` is plain old data; all zeroes is one of its values.
-        let mut request: ifreq = unsafe { std::mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(self.0.as_bytes()) {
-            *to = *from as libc::c_char;
-        }
-        request
-    }
-}
-
-/// `ioctl(fd, code, &mut ifreq)`.
-///
-/// # Safety
-/// `code` must take a pointer to an `ifreq`.
-unsafe fn ioctl_ifreq(fd: BorrowedFd<'_>, code: libc::Ioctl, request: &mut ifreq) -> io::Result<()> {
-    // SAFETY: the caller vouches for `code`; the pointer is to one live, exclusive `ifreq`.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), code, std::ptr::from_mut(request)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
 
 /// `ioctl(fd, code, value)` of the TUN ioctls that take their number as the argument itself.
 ///
@@ -89,7 +51,7 @@ pub(super) fn attach(tun: &OwnedFd, name: &Name, attach: Attach) -> io::Result<(
     let mut request = name.request();
     request.ifr_ifru.ifru_flags = (FLAGS | exclusive) as c_short;
     // SAFETY: TUNSETIFF takes an `ifreq`.
-    unsafe { ioctl_ifreq(tun.as_fd(), libc::TUNSETIFF, &mut request) }
+    unsafe { ifreq::ioctl(tun.as_fd(), libc::TUNSETIFF, &mut request) }
 }
 
 /// Sets the layout of the header before each frame: 12 bytes, little endian.
@@ -146,7 +108,7 @@ pub(super) fn set_mac(tun: &OwnedFd, name: &Name, mac: MacAddr) -> io::Result<()
     }
     request.ifr_ifru.ifru_hwaddr = address;
     // SAFETY: SIOCSIFHWADDR takes an `ifreq`, on a TUN descriptor too.
-    unsafe { ioctl_ifreq(tun.as_fd(), libc::SIOCSIFHWADDR, &mut request) }
+    unsafe { ifreq::ioctl(tun.as_fd(), libc::SIOCSIFHWADDR, &mut request) }
 }
 
 /// Sets the MTU of the netdev `name` in the namespace of the socket `control`.
@@ -154,43 +116,21 @@ pub(super) fn set_mtu(control: &OwnedFd, name: &Name, mtu_bytes: u32) -> io::Res
     let mut request = name.request();
     request.ifr_ifru.ifru_mtu = c_int::try_from(mtu_bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: SIOCSIFMTU takes an `ifreq`.
-    unsafe { ioctl_ifreq(control.as_fd(), libc::SIOCSIFMTU, &mut request) }
-}
-
-/// The flags (IFF_UP, IFF_RUNNING) of the netdev `name` in the namespace of the socket `control`.
-pub(super) fn flags_of(control: &OwnedFd, name: &Name) -> io::Result<c_int> {
-    let mut request = name.request();
-    // SAFETY: SIOCGIFFLAGS takes an `ifreq` and writes its flags.
-    unsafe { ioctl_ifreq(control.as_fd(), libc::SIOCGIFFLAGS, &mut request)? };
-    // SAFETY: the kernel wrote this member; any 16 bits are one of its values.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    Ok(c_int::from(flags))
+    unsafe { ifreq::ioctl(control.as_fd(), libc::SIOCSIFMTU, &mut request) }
 }
 
 /// The name of the device that `tun` is attached to, as it is now.
 pub(super) fn name_of(tun: &OwnedFd) -> io::Result<Name> {
     // SAFETY: `ifreq` is plain old data; all zeroes is one of its values.
-    let mut request: ifreq = unsafe { std::mem::zeroed() };
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // SAFETY: TUNGETIFF takes an `ifreq` and writes name and flags.
-    unsafe { ioctl_ifreq(tun.as_fd(), libc::TUNGETIFF, &mut request)? };
-    let bytes: Vec<u8> = request.ifr_name.iter().map(|c| *c as u8).collect();
-    let name = CStr::from_bytes_until_nul(&bytes).map_err(|_| io::ErrorKind::InvalidData)?;
-    Ok(Name(name.to_owned()))
+    unsafe { ifreq::ioctl(tun.as_fd(), libc::TUNGETIFF, &mut request)? };
+    Name::read(&request)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_that_the_kernel_would_refuse_or_expand_is_refused() {
-        for bad in ["", ".", "..", "a/b", "a:b", "eth%d", "a b", "sixteen-bytes-xx", "a\0b", "tab\t"] {
-            assert!(Name::new(bad).is_none(), "{bad:?}");
-        }
-        for good in ["e", "eth0", "fifteen-bytes-x", "net1.5"] {
-            assert!(Name::new(good).is_some(), "{good:?}");
-        }
-    }
 
     #[test]
     fn nothing_is_offloaded_without_the_checksum() {

@@ -108,6 +108,8 @@ impl TxQueue for VirtioTx {
 fn capabilities(features: Features) -> Capabilities {
     Capabilities {
         checksum: features.has(Features::GUEST_CSUM),
+        // Where the field is, is all that the header says.
+        tunnel_checksum: true,
         tso4: features.has(Features::GUEST_TSO4),
         tso6: features.has(Features::GUEST_TSO6),
         ecn: features.has(Features::GUEST_ECN),

@@ -43,7 +43,7 @@ use crate::actions::Actions;
 use crate::key::{Field, FlowKey, Mask};
 use crate::parse::Packet;
 use crate::program::PortNo;
-use crate::stations::{Dependence, Shared, Slot};
+use crate::stations::{Dependence, Depends, Shared, Slot};
 use crate::time::Now;
 pub(crate) use habit::{Alike, Habit};
 use hash::KeyHasher;
@@ -274,7 +274,10 @@ impl Cache {
         });
         let (slot, at) = found?;
         masks.hit(slot, 1);
-        self.promote(key, at);
+        // A connection's decision is one frame's of many fields already, and one place is to know when it is gone.
+        if self.megaflows.entry(at).actions.connection.is_none() {
+            self.promote(key, at);
+        }
         Some((Level::Megaflow, at))
     }
 
@@ -293,6 +296,7 @@ impl Cache {
     /// Keeps what the pipeline derived for `key` from a frame of `bytes`.
     pub(crate) fn insert(&mut self, key: &FlowKey, derived: &Derived, bytes: usize, now: Now) {
         let Derived { actions, mask, depends, source } = *derived;
+        let depends = Depends::new(depends);
         let (epoch, seen_ms) = (self.epoch, now.ms as u32);
         let mut entry =
             Entry { key: *key, frames: 1, bytes: bytes as u64, depends, actions, epoch, source, seen_ms };

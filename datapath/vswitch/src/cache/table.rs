@@ -6,7 +6,7 @@
 
 use crate::actions::Actions;
 use crate::key::FlowKey;
-use crate::stations::{Dependence, Shared, Slot};
+use crate::stations::{Dependence, Depends, Shared, Slot};
 use crate::time::Now;
 
 /// Entries of one set: the bytes of a word of tags.
@@ -23,7 +23,7 @@ pub(crate) struct Entry {
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
     /// The stations that it depends on: the source and the destination.
-    pub(crate) depends: [Dependence; 2],
+    pub(crate) depends: Depends,
     pub(crate) actions: Actions,
     /// The program that it was derived from.
     pub(crate) epoch: u32,
@@ -33,11 +33,14 @@ pub(crate) struct Entry {
     pub(crate) seen_ms: u32,
 }
 
+// A third cache line would be fetched for each.
+const _: () = assert!(size_of::<Entry>() == 128);
+
 impl Entry {
     /// True if nothing that the decision was derived from has changed.
     #[inline(always)]
     pub(crate) fn holds(&self, epoch: u32, shared: &Shared) -> bool {
-        let [source, destination] = self.depends;
+        let [source, destination] = self.depends.both();
         self.epoch == epoch && shared.holds(source) && shared.holds(destination)
     }
 
@@ -77,7 +80,7 @@ impl Table {
             key: FlowKey::default(),
             frames: 0,
             bytes: 0,
-            depends: [Dependence::NONE; 2],
+            depends: Depends::new([Dependence::NONE; 2]),
             actions: Actions::drop(frame::DropReason::NoNetwork),
             epoch: 0,
             source: Slot::NONE,

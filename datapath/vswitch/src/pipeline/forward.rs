@@ -7,7 +7,7 @@ use super::Walk;
 use super::admit::Admitted;
 use crate::actions::{Actions, Output};
 use crate::key::{Field, mac};
-use crate::program::Port;
+use crate::program::{NodeNo, Port, Tunnel};
 use crate::stations::Station;
 
 /// In a MAC address as a number: it is a group's (IEEE 802-2014 §8.2.2).
@@ -29,7 +29,7 @@ pub(crate) fn run(walk: &mut Walk<'_>, admitted: Admitted) -> Result<Actions, Dr
     }
     let destination = walk.view.destination_mac();
     match locate(walk, admitted, destination) {
-        Some(port) => unicast(walk, admitted, (destination, port)),
+        Some((port, node)) => unicast(walk, admitted, (destination, port, node)),
         None if walk.scene.network.flood_unknown => {
             walk.say("forward", || format!("nobody knows {destination}: goes to everybody in its VLAN"));
             flood(walk, admitted)
@@ -41,34 +41,45 @@ pub(crate) fn run(walk: &mut Walk<'_>, admitted: Admitted) -> Result<Actions, Dr
     }
 }
 
-/// The port that the destination is behind: where the program says, else where it was learned.
-fn locate<'a>(walk: &mut Walk<'a>, admitted: Admitted, mac: MacAddr) -> Option<&'a Port> {
+/// The port that the destination is behind, and the node if it is another one: where the program says, else where it was
+/// learned.
+fn locate<'a>(walk: &mut Walk<'a>, admitted: Admitted, mac: MacAddr) -> Option<(&'a Port, Option<NodeNo>)> {
     if let Some(port) = walk.scene.program.configured_station(walk.scene.network, admitted.vlan, mac) {
-        return Some(port);
+        return Some((port, None));
     }
     // Known even while somebody only asks and nothing is learned.
     if walk.source_is_here && mac == walk.view.source_mac() {
-        return Some(walk.scene.ingress);
+        return Some((walk.scene.ingress, None));
     }
     let station = Station { network: walk.scene.network.number, vlan: admitted.vlan, mac };
-    let (port, depends) = walk.scene.shared.find(&station);
+    let (place, depends) = walk.scene.shared.find(&station);
     walk.depends[1] = depends;
-    let port = port.filter(|port| walk.scene.program.reaches(*port, station.network, station.vlan))?;
-    walk.scene.program.port(port)
+    let place = place.filter(|place| walk.scene.program.reaches(*place, station.network, station.vlan))?;
+    Some((walk.scene.program.port(place.port)?, place.node))
 }
 
-fn unicast(walk: &mut Walk<'_>, admitted: Admitted, to: (MacAddr, &Port)) -> Result<Actions, DropReason> {
-    let (destination, port) = to;
-    walk.say("forward", || format!("{destination} is behind port {}", port.number.0));
+fn unicast(
+    walk: &mut Walk<'_>,
+    admitted: Admitted,
+    to: (MacAddr, &Port, Option<NodeNo>),
+) -> Result<Actions, DropReason> {
+    let (destination, port, node) = to;
+    let program = walk.scene.program;
+    walk.say("forward", || match node {
+        None => format!("{destination} is behind port {}", port.number.0),
+        Some(node) => format!("{destination} is on node {}", program.node_name(node)),
+    });
     if port.number == walk.scene.ingress.number {
         return Err(DropReason::SamePort);
     }
     if port.isolated && walk.scene.ingress.isolated {
         return Err(DropReason::Isolated);
     }
+    if let (Some(node), Some(vni)) = (node, port.vni) {
+        return Ok(of(admitted, Output::Tunnel(Tunnel { node, vni })));
+    }
     let tagged = port.tags(admitted.vlan);
-    let output = Output::Port { port: port.number, tagged, mtu_bytes: port.mtu_bytes };
-    Ok(Actions { strip: admitted.strip, vlan: admitted.vlan, output })
+    Ok(of(admitted, Output::Port { port: port.number, tagged, mtu_bytes: port.mtu_bytes }))
 }
 
 /// To all but the sender, and not from an isolated port to another.
@@ -79,6 +90,9 @@ fn flood(walk: &mut Walk<'_>, admitted: Admitted) -> Result<Actions, DropReason>
     if receivers.iter().all(|member| member.port == walk.scene.ingress.number) {
         return Err(DropReason::NoReceiver);
     }
-    let output = Output::Flood { domain, sender_isolated };
-    Ok(Actions { strip: admitted.strip, vlan: admitted.vlan, output })
+    Ok(of(admitted, Output::Flood { domain, sender_isolated }))
+}
+
+fn of(admitted: Admitted, output: Output) -> Actions {
+    Actions { strip: admitted.strip, vlan: admitted.vlan, ..Actions::to(output) }
 }

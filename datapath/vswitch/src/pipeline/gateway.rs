@@ -13,12 +13,13 @@ use super::security::neighbor_message;
 use crate::actions::{Actions, Output};
 use crate::gateway::{Answer, Complaint};
 use crate::key::{Field, TAGGED, class};
-use crate::program::{Gateway, Host, Route};
+use crate::program::{Gateway, Hop, Route};
 
 /// Refuses frames that claim to come from the network's own gateway.
 pub(crate) fn guard(walk: &mut Walk<'_>) -> Result<(), DropReason> {
     let Some(gateway) = &walk.scene.network.gateway else { return Ok(()) };
-    if walk.view.source_mac() != gateway.mac {
+    // Out of a tunnel it is the same gateway, on another node.
+    if walk.scene.tunnel.is_some() || walk.view.source_mac() != gateway.mac {
         return Ok(());
     }
     walk.say("gateway", || format!("claims to come from the gateway {}", gateway.mac));
@@ -57,7 +58,7 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
 }
 
 fn answer(answer: Answer) -> Actions {
-    Actions { strip: false, vlan: 0, output: Output::Answer(answer) }
+    Actions::to(Output::Answer(answer))
 }
 
 /// Who has `target`, for somebody at the ingress: the gateway, or a station that its port lists.
@@ -65,18 +66,17 @@ fn owner(walk: &Walk<'_>, gateway: &Gateway, target: IpAddr) -> Option<MacAddr> 
     if gateway.has(target) {
         return Some(gateway.mac);
     }
-    let host = host(walk, gateway, target)?;
+    let station = station(walk, gateway, target)?;
     // Whoever asks for an address of its own looks for a duplicate.
-    let asks_itself = host.port == walk.scene.ingress.number;
-    let hidden = host.isolated && walk.scene.ingress.isolated;
-    (host.network == walk.scene.network.number && !asks_itself && !hidden).then_some(host.mac)
+    let asks_itself = station.port == walk.scene.ingress.number;
+    let hidden = station.isolated && walk.scene.ingress.isolated;
+    (station.network == walk.scene.network.number && !asks_itself && !hidden).then_some(station.mac)
 }
 
-fn host<'a>(walk: &Walk<'a>, gateway: &Gateway, address: IpAddr) -> Option<&'a Host> {
-    match walk.scene.program.router(gateway)?.route(address) {
-        Route::Host(host) => walk.scene.program.host(host),
-        Route::Nobody | Route::Nowhere => None,
-    }
+/// The station of this node that has `address`.
+fn station<'a>(walk: &Walk<'a>, gateway: &Gateway, address: IpAddr) -> Option<&'a Hop> {
+    let Route::Hop(number) = walk.scene.program.router(gateway)?.route(address) else { return None };
+    walk.scene.program.hop(number).filter(|hop| hop.tunnel.is_none())
 }
 
 /// Answers an ARP request about the gateway or a listed station.
@@ -123,13 +123,20 @@ fn serve(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
 fn route(walk: &mut Walk<'_>, gateway: &Gateway, to: IpAddr) -> Result<Actions, DropReason> {
     let program = walk.scene.program;
     let complaint = match program.router(gateway).map(|router| router.route(to)) {
-        Some(Route::Host(number)) => {
-            let host = program.host(number).ok_or(DropReason::NoNeighbor)?;
-            if host.isolated && walk.scene.ingress.isolated {
+        Some(Route::Hop(number)) => {
+            let hop = program.hop(number).ok_or(DropReason::NoNeighbor)?;
+            if hop.isolated && walk.scene.ingress.isolated {
                 return Err(DropReason::Isolated);
             }
-            walk.say("gateway", || format!("routes it: {to} is {} behind port {}", host.mac, host.port.0));
-            return Ok(Actions { strip: false, vlan: 0, output: Output::Route(number) });
+            if hop.tunnel.is_some() && walk.scene.tunnel.is_some() {
+                walk.say("gateway", || format!("came from another node, which takes {to} to be here"));
+                return Err(DropReason::NoNeighbor);
+            }
+            walk.say("gateway", || match hop.tunnel {
+                None => format!("routes it: {to} is {} behind port {}", hop.mac, hop.port.0),
+                Some(tunnel) => format!("routes it: {to} is on node {}", program.node_name(tunnel.node)),
+            });
+            return Ok(Actions::to(Output::Route(number)));
         }
         Some(Route::Nobody) => Complaint::NoNeighbor,
         Some(Route::Nowhere) | None => Complaint::NoRoute,

@@ -1,7 +1,7 @@
 //! What is to happen to a frame that no cache knows?
 //!
 //! ```text
-//! admit -> security -> learn -> gateway -> forward
+//! admit -> security -> learn -> gateway -> forward -> policy
 //! ```
 //!
 //! Stages are plain functions, one file each, over a [`Walk`]: the key's view, which records what they look at; the program;
@@ -11,16 +11,17 @@ mod admit;
 mod forward;
 mod gateway;
 mod learn;
+mod policy;
 mod security;
 
 use frame::DropReason;
 
-use crate::actions::Actions;
+use crate::actions::{Actions, Origin};
 use crate::cache::Derived;
+use crate::conntrack::Sight;
 use crate::explain::Step;
 use crate::key::View;
-use crate::parse::Packet;
-use crate::program::{Network, Port, PortNo, Program};
+use crate::program::{Network, Port, PortNo, Program, Tunnel};
 use crate::stations::{Dependence, Effect, Shared, Slot};
 use crate::time::Now;
 
@@ -35,6 +36,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) ingress: &'a Port,
     /// Its network.
     pub(crate) network: &'a Network,
+    /// The tunnel that it came out of; its port is then the one that stands for other nodes.
+    pub(crate) tunnel: Option<Tunnel>,
 }
 
 impl<'a> Scene<'a> {
@@ -42,16 +45,20 @@ impl<'a> Scene<'a> {
     pub(crate) fn of(program: &'a Program, port: PortNo, shared: &'a Shared, now: Now) -> Option<Self> {
         let ingress = program.port(port)?;
         let network = program.network(ingress.network)?;
-        Some(Self { program, shared, now, effect: Effect::Commit, ingress, network })
+        Some(Self { program, shared, now, effect: Effect::Commit, ingress, network, tunnel: None })
+    }
+
+    /// Where its frames come from.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { port: self.ingress.number, tunnel: self.tunnel }
     }
 }
 
 /// One frame's walk through the stages.
 pub(crate) struct Walk<'a> {
     pub(crate) scene: Scene<'a>,
-    packet: &'a Packet,
-    /// For the stage that reads beyond the key.
-    head: &'a [u8],
+    /// For stages that read beyond the key.
+    sight: Sight<'a>,
     view: View<'a>,
     /// What the decision depends on: the source's station, the destination's.
     depends: [Dependence; 2],
@@ -66,12 +73,12 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// The walk of the frame that `packet` and `head` are of.
-    pub(crate) fn new(scene: Scene<'a>, packet: &'a Packet, head: &'a [u8]) -> Self {
-        let view = View::new(&packet.key);
+    /// The walk of the frame that `sight` is of.
+    pub(crate) fn new(scene: Scene<'a>, sight: Sight<'a>) -> Self {
+        let view = View::new(&sight.packet.key);
         let (depends, source) = ([Dependence::NONE; 2], Slot::NONE);
         let (source_is_here, cacheable, trace) = (false, true, None);
-        Self { scene, packet, head, view, depends, source, source_is_here, cacheable, trace }
+        Self { scene, sight, view, depends, source, source_is_here, cacheable, trace }
     }
 
     /// The same walk, whose stages say what they do.
@@ -108,8 +115,9 @@ fn decide(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
     security::run(walk)?;
     gateway::guard(walk)?;
     learn::run(walk, admitted);
-    match gateway::run(walk)? {
-        Some(actions) => Ok(actions),
-        None => forward::run(walk, admitted),
-    }
+    let actions = match gateway::run(walk)? {
+        Some(actions) => actions,
+        None => forward::run(walk, admitted)?,
+    };
+    policy::run(walk, actions)
 }

@@ -10,6 +10,7 @@ use frame::DropReason;
 use wire::{EtherType, IpProtocol, MacAddr, ipv6, nd};
 
 use super::Walk;
+use crate::conntrack::Sight;
 use crate::key::{Field, class, mac};
 use crate::program::Security;
 
@@ -135,10 +136,11 @@ fn check_neighbor(walk: &mut Walk<'_>, security: &Security) -> Result<(), DropRe
 
 /// The neighbour discovery message, without padding behind the packet; `None` if not all of it is in the head.
 pub(crate) fn neighbor_message<'a>(walk: &Walk<'a>) -> Option<&'a [u8]> {
-    let packet_at = usize::from(walk.packet.link_bytes);
-    let ip = ipv6::View::new(walk.head.get(packet_at..)?).ok()?;
+    let Sight { packet, head, .. } = walk.sight;
+    let packet_at = usize::from(packet.link_bytes);
+    let ip = ipv6::View::new(head.get(packet_at..)?).ok()?;
     let end = packet_at + ipv6::HEADER_BYTES + usize::from(ip.payload_len());
-    walk.head.get(walk.packet.transport_at.into()..end)
+    head.get(packet.transport_at.into()..end)
 }
 
 fn drop_reason(error: wire::Error) -> DropReason {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use wire::MacAddr;
 
-use super::routers;
 use super::tables::{Carries, Security, VlanSet};
 use super::{
-    Domain, DomainNo, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec, Port, PortNo,
-    PortSpec, Program, ProgramError, ProgramSpec, VlanMode,
+    Domain, DomainNo, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec, Node, NodeNo,
+    Port, PortNo, PortSpec, Program, ProgramError, ProgramSpec, Tunnel, Underlay, VlanMode,
 };
+use super::{policy, routers, underlay};
 
 impl Program {
     /// Checks `spec` and derives the lookups.
@@ -31,7 +31,9 @@ impl Program {
             networks: HashMap::new(),
             domains: Vec::new(),
             routers: HashMap::new(),
-            hosts: Vec::new(),
+            hops: Vec::new(),
+            underlay: underlay::build(&spec)?,
+            policies: policy::build(&spec)?,
         };
         for network in spec.networks.values() {
             let specs = by_network.get(&network.number).map_or(&[][..], Vec::as_slice);
@@ -78,13 +80,12 @@ pub(super) fn is_source(ip: IpAddr) -> bool {
 fn add_network(program: &mut Program, spec: &NetworkSpec, specs: &[&PortSpec]) -> Result<(), ProgramError> {
     let transparent = specs.iter().all(|port| port.vlan == VlanMode::Access(None));
     let ports: Vec<Port> = specs.iter().map(|port| derive_port(port, transparent)).collect();
-    let (named, unnamed) = add_domains(&mut program.domains, &ports);
+    let overlay = spec.overlay.as_ref();
+    let overlay = overlay.map(|overlay| underlay::port(spec.number, spec.mac_limit, overlay, transparent));
+    let remote = remote_members(spec, program.underlay());
+    let (named, unnamed) = add_domains(&mut program.domains, &ports, &remote);
     let mut stations: HashMap<MacAddr, Vec<PortNo>> = HashMap::new();
     for (port, port_spec) in ports.into_iter().zip(specs) {
-        let index = usize::from(port.number.0);
-        if program.ports.len() <= index {
-            program.ports.resize_with(index + 1, || None);
-        }
         for mac in &port_spec.macs {
             let claims = stations.entry(*mac).or_default();
             let rivals = claims.iter().filter_map(|rival| program.port(*rival));
@@ -100,7 +101,10 @@ fn add_network(program: &mut Program, spec: &NetworkSpec, specs: &[&PortSpec]) -
                 claims.push(port.number);
             }
         }
-        program.ports[index] = Some(Box::new(port));
+        place(&mut program.ports, port);
+    }
+    if let Some(overlay) = overlay {
+        place(&mut program.ports, overlay);
     }
     let network = Network {
         number: spec.number,
@@ -111,9 +115,33 @@ fn add_network(program: &mut Program, spec: &NetworkSpec, specs: &[&PortSpec]) -
         unnamed,
         stations,
         gateway: None,
+        has_policies: specs.iter().any(|port| port.policy.is_some()),
     };
     program.networks.insert(spec.number, network);
     Ok(())
+}
+
+fn place(ports: &mut Vec<Option<Box<Port>>>, port: Port) {
+    let index = usize::from(port.number.0);
+    if ports.len() <= index {
+        ports.resize_with(index + 1, || None);
+    }
+    ports[index] = Some(Box::new(port));
+}
+
+/// The other nodes as receivers of floods in no VLAN.
+fn remote_members(spec: &NetworkSpec, underlay: Option<&Underlay>) -> Vec<Member> {
+    let (Some(overlay), Some(underlay)) = (spec.overlay.as_ref().filter(|it| it.floods), underlay) else {
+        return Vec::new();
+    };
+    let member = |(number, node): (NodeNo, &Node)| Member {
+        port: overlay.port,
+        tunnel: Some(Tunnel { node: number, vni: overlay.vni }),
+        tagged: false,
+        mtu_bytes: node.mtu_bytes,
+        isolated: overlay.isolated,
+    };
+    underlay.nodes().map(member).collect()
 }
 
 fn derive_port(spec: &PortSpec, transparent: bool) -> Port {
@@ -134,12 +162,21 @@ fn derive_port(spec: &PortSpec, transparent: bool) -> Port {
         security: spec.port_security.then(security),
         mac_limit: spec.mac_limit,
         mtu_bytes: spec.mtu_bytes,
+        policy: spec.policy,
+        vni: None,
     }
 }
 
-/// Adds the domains of one network: one for each VLAN that a port names, and one for all others.
-fn add_domains(domains: &mut Vec<Domain>, ports: &[Port]) -> (HashMap<u16, DomainNo>, DomainNo) {
-    let named: BTreeSet<u16> = ports.iter().flat_map(|port| port.carries.named()).collect();
+/// Adds the domains of one network: one for each VLAN that a port names, and one for all others. `remote` are in no VLAN.
+fn add_domains(
+    domains: &mut Vec<Domain>,
+    ports: &[Port],
+    remote: &[Member],
+) -> (HashMap<u16, DomainNo>, DomainNo) {
+    let mut named: BTreeSet<u16> = ports.iter().flat_map(|port| port.carries.named()).collect();
+    if !remote.is_empty() {
+        named.insert(0);
+    }
     let unnamed = DomainNo(domains.len() as u32);
     let first = domains.len() + 1;
     domains.resize_with(first + named.len(), Domain::default);
@@ -148,6 +185,7 @@ fn add_domains(domains: &mut Vec<Domain>, ports: &[Port]) -> (HashMap<u16, Domai
     for port in ports {
         let member = |vlan: u16| Member {
             port: port.number,
+            tunnel: None,
             tagged: port.tags(vlan),
             mtu_bytes: port.mtu_bytes,
             isolated: port.isolated,
@@ -162,6 +200,9 @@ fn add_domains(domains: &mut Vec<Domain>, ports: &[Port]) -> (HashMap<u16, Domai
                 domains[numbered[vlan].0 as usize].push(member(*vlan));
             });
         }
+    }
+    if let Some(untagged) = numbered.get(&0) {
+        remote.iter().for_each(|member| domains[untagged.0 as usize].push(*member));
     }
     domains[unnamed.0 as usize..].iter_mut().for_each(Domain::seal);
     (numbered, unnamed)

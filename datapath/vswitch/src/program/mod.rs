@@ -6,19 +6,27 @@
 //! without VLANs: it carries tagged frames as they are.
 
 mod build;
+mod policy;
 mod router;
 mod routers;
 mod tables;
+mod underlay;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use wire::MacAddr;
 
-pub(crate) use router::{Gateway, Host, HostNo, Route, Router};
+pub use policy::{
+    IdentityNo, IdentitySpec, PolicyNo, PolicySpec, PortRangeSpec, RuleAction, RuleSpec, Scope, TierSpec,
+};
+pub(crate) use policy::{Policies, Policy};
+pub(crate) use router::{Gateway, Hop, HopNo, Route, Router};
 pub use router::{GatewaySpec, Prefix, RouterNo};
 pub use tables::Program;
 pub(crate) use tables::{Domain, DomainNo, Member, Network, Port, Security};
+pub(crate) use underlay::{Node, Underlay};
+pub use underlay::{NodeNo, NodeSpec, OverlaySpec, RouteSpec, Tunnel, UnderlaySpec, Vni};
 
 /// A port's number in the datapath: assigned by control, stable while the port lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -74,6 +82,8 @@ pub struct NetworkSpec {
     pub mac_limit: u32,
     /// Where its packets to other subnets go; none: to a station that somebody else runs.
     pub gateway: Option<GatewaySpec>,
+    /// Its part on other nodes; none: it is of this node alone.
+    pub overlay: Option<OverlaySpec>,
 }
 
 /// One port's place in the forwarding.
@@ -100,6 +110,8 @@ pub struct PortSpec {
     pub isolated: bool,
     /// The largest IP packet that the port takes, in bytes: [`MIN_MTU_BYTES`] to [`MAX_MTU_BYTES`].
     pub mtu_bytes: u32,
+    /// What may be sent to it and by it; none: everything.
+    pub policy: Option<PolicyNo>,
 }
 
 /// The smallest MTU of a port: what IPv4 asks of every link (RFC 791 §3.2).
@@ -116,6 +128,12 @@ pub struct ProgramSpec {
     pub networks: BTreeMap<NetworkNo, NetworkSpec>,
     /// All ports.
     pub ports: BTreeMap<PortNo, PortSpec>,
+    /// The other nodes.
+    pub underlay: Option<UnderlaySpec>,
+    /// All policies.
+    pub policies: BTreeMap<PolicyNo, PolicySpec>,
+    /// Who is who to them.
+    pub identities: Vec<IdentitySpec>,
 }
 
 /// Why a spec is no program. The message names the object.
@@ -180,6 +198,34 @@ pub enum ProgramError {
         network: String,
         /// What is wrong with it.
         what: String,
+    },
+    /// A port names a policy that does not exist.
+    #[error("port {port:?} has a policy that does not exist")]
+    UnknownPolicy {
+        /// The port's name.
+        port: String,
+    },
+    /// What an identity is of is no prefix.
+    #[error("an identity is of {addresses}, which is no prefix")]
+    Identity {
+        /// The addresses.
+        addresses: Prefix,
+    },
+    /// A node cannot be reached as it says.
+    #[error("node {node:?} has {what}")]
+    Node {
+        /// Its name.
+        node: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A network cannot be on other nodes as it says.
+    #[error("network {network:?}: {what}")]
+    Overlay {
+        /// Its name.
+        network: String,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// Two networks of one router have subnets with common addresses.
     #[error("networks {first:?} and {second:?} of one router overlap: {subnet} and {other}")]

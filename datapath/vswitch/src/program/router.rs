@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use wire::MacAddr;
 
-use super::{NetworkNo, PortNo};
+use super::{NetworkNo, PortNo, RouteSpec, Tunnel};
 
 /// A router's number: assigned by control. Networks whose gateways have one number reach each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -36,6 +36,14 @@ impl Prefix {
         }
     }
 
+    /// The address with the bits behind the prefix cleared.
+    pub(super) fn network(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(own) => IpAddr::V4((own.to_bits() & leading(self.len, 32) as u32).into()),
+            IpAddr::V6(own) => IpAddr::V6((own.to_bits() & leading(self.len, 128)).into()),
+        }
+    }
+
     /// True if some address is of both subnets.
     pub fn overlaps(&self, other: &Prefix) -> bool {
         if self.len <= other.len { self.contains(other.address) } else { other.contains(self.address) }
@@ -45,6 +53,12 @@ impl Prefix {
     pub(super) fn is_sound(&self) -> bool {
         self.len <= if self.address.is_ipv4() { 32 } else { 128 }
     }
+}
+
+/// The low `width` bits, of which the first `len` are set.
+fn leading(len: u8, width: u8) -> u128 {
+    let behind = u32::from(width - len.min(width));
+    u128::MAX.checked_shl(behind).unwrap_or(0)
 }
 
 impl std::fmt::Display for Prefix {
@@ -62,6 +76,8 @@ pub struct GatewaySpec {
     pub addresses: Vec<Prefix>,
     /// The router that it belongs to.
     pub router: RouterNo,
+    /// What is behind it on other nodes.
+    pub routes: Vec<RouteSpec>,
 }
 
 /// A gateway, as the stages see it.
@@ -73,6 +89,10 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    pub(crate) fn router(&self) -> RouterNo {
+        self.router
+    }
+
     pub(crate) fn has(&self, ip: IpAddr) -> bool {
         self.addresses.contains(&ip)
     }
@@ -83,14 +103,16 @@ impl Gateway {
     }
 }
 
-/// The position of a [`Host`] in its program.
+/// The position of a [`Hop`] in its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HostNo(pub(super) u32);
+pub(crate) struct HopNo(pub(super) u32);
 
-/// A station with an address that packets are routed to.
+/// Whom packets are routed to: the station that has their destination, or the gateway of its network on another node.
 #[derive(Debug, Clone)]
-pub(crate) struct Host {
+pub(crate) struct Hop {
     pub(crate) port: PortNo,
+    /// The tunnel to it, if it is on another node.
+    pub(crate) tunnel: Option<Tunnel>,
     pub(crate) network: NetworkNo,
     pub(crate) mac: MacAddr,
     /// Of its network's gateway: whom routed frames come from.
@@ -102,14 +124,14 @@ pub(crate) struct Host {
 /// The networks that reach each other.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Router {
-    pub(super) hosts: HashMap<IpAddr, HostNo>,
-    pub(super) subnets: Vec<Prefix>,
+    pub(super) stations: HashMap<IpAddr, HopNo>,
+    routes: Prefixes<Route>,
 }
 
 /// What a router says to a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
-    Host(HostNo),
+    Hop(HopNo),
     /// Its subnet is here, and no port lists it.
     Nobody,
     Nowhere,
@@ -117,11 +139,46 @@ pub(crate) enum Route {
 
 impl Router {
     pub(crate) fn route(&self, to: IpAddr) -> Route {
-        match self.hosts.get(&to) {
-            Some(host) => Route::Host(*host),
-            None if self.subnets.iter().any(|subnet| subnet.contains(to)) => Route::Nobody,
-            None => Route::Nowhere,
+        match self.stations.get(&to) {
+            Some(station) => Route::Hop(*station),
+            None => self.routes.longest(to).copied().unwrap_or(Route::Nowhere),
         }
+    }
+
+    /// Adds a route; the one that was there, if there was one to the same addresses.
+    pub(super) fn add(&mut self, to: Prefix, route: Route) -> Option<Route> {
+        self.routes.add(to, route)
+    }
+}
+
+/// What prefixes of addresses have, found by the longest: as many lookups as there are lengths.
+#[derive(Debug, Clone)]
+pub(super) struct Prefixes<T> {
+    /// By length, the longest first; addresses with the bits behind the prefix cleared.
+    by_len: Vec<(u8, HashMap<IpAddr, T>)>,
+}
+
+impl<T> Default for Prefixes<T> {
+    fn default() -> Self {
+        Self { by_len: Vec::new() }
+    }
+}
+
+impl<T> Prefixes<T> {
+    /// Adds what `prefix` has; what it had, if it had something.
+    pub(super) fn add(&mut self, prefix: Prefix, value: T) -> Option<T> {
+        let at = self.by_len.partition_point(|(len, _)| *len > prefix.len);
+        if self.by_len.get(at).is_none_or(|(len, _)| *len != prefix.len) {
+            self.by_len.insert(at, (prefix.len, HashMap::new()));
+        }
+        self.by_len[at].1.insert(prefix.network(), value)
+    }
+
+    /// What the longest prefix of `address` has.
+    pub(super) fn longest(&self, address: IpAddr) -> Option<&T> {
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let fitting = self.by_len.iter().filter(|(len, _)| *len <= width);
+        fitting.filter_map(|(len, values)| values.get(&Prefix { address, len: *len }.network())).next()
     }
 }
 
@@ -154,5 +211,20 @@ mod tests {
         let (wide, narrow) = (prefix("10.0.0.0", 8), prefix("10.9.0.0", 16));
         assert!(wide.overlaps(&narrow) && narrow.overlaps(&wide));
         assert!(!narrow.overlaps(&prefix("10.8.0.0", 16)) && !narrow.overlaps(&prefix("::", 0)));
+    }
+
+    #[test]
+    fn the_longest_prefix_has_the_route() {
+        let mut router = Router::default();
+        let hop = |number| Route::Hop(HopNo(number));
+        assert_eq!(router.add(prefix("10.0.0.0", 8), hop(8)), None);
+        assert_eq!(router.add(prefix("10.1.2.3", 24), Route::Nobody), None);
+        assert_eq!(router.add(prefix("::", 0), hop(0)), None);
+        assert_eq!(router.add(prefix("10.1.2.9", 24), hop(24)), Some(Route::Nobody), "the same addresses");
+        let route = |to: &str| router.route(to.parse().unwrap());
+        assert_eq!(route("10.1.2.200"), hop(24));
+        assert_eq!(route("10.1.3.200"), hop(8));
+        assert_eq!(route("11.0.0.1"), Route::Nowhere);
+        assert_eq!(route("fd00::1"), hop(0));
     }
 }

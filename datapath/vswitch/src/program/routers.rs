@@ -6,8 +6,8 @@ use wire::MacAddr;
 
 use super::build::is_source;
 use super::{
-    Gateway, GatewaySpec, Host, HostNo, NetworkSpec, PortNo, PortSpec, Prefix, Program, ProgramError,
-    ProgramSpec,
+    Gateway, GatewaySpec, Hop, HopNo, NetworkSpec, PortNo, PortSpec, Prefix, Program, ProgramError,
+    ProgramSpec, Route, RouteSpec, Tunnel,
 };
 
 /// Adds the gateways of `spec`, the routers that join them, and the stations behind those, to `program`, which has all else.
@@ -20,7 +20,12 @@ pub(super) fn add(program: &mut Program, spec: &ProgramSpec) -> Result<(), Progr
         }
     }
     for port in spec.ports.values() {
-        add_hosts(program, spec, port)?;
+        add_stations(program, spec, port)?;
+    }
+    for network in spec.networks.values() {
+        for route in network.gateway.iter().flat_map(|gateway| &gateway.routes) {
+            add_route(program, network, route)?;
+        }
     }
     Ok(())
 }
@@ -68,7 +73,9 @@ fn check_overlaps(
 
 fn add_gateway(program: &mut Program, network: &NetworkSpec, gateway: &GatewaySpec) {
     let router = program.routers.entry(gateway.router).or_default();
-    router.subnets.extend(&gateway.addresses);
+    for subnet in &gateway.addresses {
+        router.add(*subnet, Route::Nobody);
+    }
     let addresses = gateway.addresses.iter().map(|prefix| prefix.address).collect();
     if let Some(built) = program.networks.get_mut(&network.number) {
         built.gateway = Some(Gateway { mac: gateway.mac, addresses, router: gateway.router });
@@ -76,24 +83,55 @@ fn add_gateway(program: &mut Program, network: &NetworkSpec, gateway: &GatewaySp
 }
 
 /// The stations that `port` lists, by its addresses: the first one has them.
-fn add_hosts(program: &mut Program, spec: &ProgramSpec, port: &PortSpec) -> Result<(), ProgramError> {
+fn add_stations(program: &mut Program, spec: &ProgramSpec, port: &PortSpec) -> Result<(), ProgramError> {
     let gateway = spec.networks.get(&port.network).and_then(|network| network.gateway.as_ref());
     let (Some(gateway), Some(mac)) = (gateway, port.macs.first()) else { return Ok(()) };
     for ip in &port.ips {
-        let number = HostNo(program.hosts.len() as u32);
-        let hosts = program.routers.get_mut(&gateway.router).map(|router| &mut router.hosts);
-        let rival = hosts.and_then(|hosts| hosts.insert(*ip, number)).and_then(|rival| program.host(rival));
+        let number = HopNo(program.hops.len() as u32);
+        let stations = program.routers.get_mut(&gateway.router).map(|router| &mut router.stations);
+        let rival = stations.and_then(|stations| stations.insert(*ip, number));
+        let rival = rival.and_then(|rival| program.hop(rival));
         if let Some(rival) = rival.filter(|rival| rival.port != port.number) {
             return Err(duplicate(spec, rival.port, port, *ip));
         }
-        program.hosts.push(host(port, *mac, gateway.mac));
+        program.hops.push(station(port, *mac, gateway.mac));
     }
     Ok(())
 }
 
-fn host(port: &PortSpec, mac: MacAddr, gateway_mac: MacAddr) -> Host {
+fn station(port: &PortSpec, mac: MacAddr, gateway_mac: MacAddr) -> Hop {
     let &PortSpec { number, network, mtu_bytes, isolated, .. } = port;
-    Host { port: number, network, mac, gateway_mac, mtu_bytes, isolated }
+    Hop { port: number, tunnel: None, network, mac, gateway_mac, mtu_bytes, isolated }
+}
+
+/// What is behind the same gateway on another node. It may be a part of the network's own subnets, not the whole of one.
+fn add_route(program: &mut Program, network: &NetworkSpec, route: &RouteSpec) -> Result<(), ProgramError> {
+    let wrong = |what: String| ProgramError::Gateway { network: network.name.clone(), what };
+    let (Some(gateway), Some(overlay)) = (&network.gateway, &network.overlay) else {
+        return Err(wrong(format!("a route to {}, but is on no other node", route.to)));
+    };
+    let node = program.underlay().and_then(|underlay| underlay.node(route.node));
+    let node = node.ok_or_else(|| {
+        wrong(format!("a route to {} by node {}, which does not exist", route.to, route.node.0))
+    })?;
+    if !route.to.is_sound() {
+        return Err(wrong(format!("a route to {}, which is no prefix", route.to)));
+    }
+    let number = HopNo(program.hops.len() as u32);
+    program.hops.push(Hop {
+        port: overlay.port,
+        tunnel: Some(Tunnel { node: route.node, vni: overlay.vni }),
+        network: network.number,
+        mac: gateway.mac,
+        gateway_mac: gateway.mac,
+        mtu_bytes: node.mtu_bytes,
+        isolated: overlay.isolated,
+    });
+    let router = program.routers.entry(gateway.router).or_default();
+    match router.add(route.to, Route::Hop(number)) {
+        None => Ok(()),
+        Some(_) => Err(wrong(format!("a route to {}, which its router has already", route.to))),
+    }
 }
 
 fn duplicate(spec: &ProgramSpec, rival: PortNo, port: &PortSpec, ip: IpAddr) -> ProgramError {

@@ -5,8 +5,11 @@ use std::net::IpAddr;
 
 use wire::MacAddr;
 
-use super::{Gateway, Host, HostNo, NetworkNo, PortNo, ProgramSpec, Router, RouterNo, VlanId};
-use crate::stations::StationView;
+use super::{
+    Gateway, Hop, HopNo, NetworkNo, Policies, PolicyNo, PortNo, ProgramSpec, Router, RouterNo, Tunnel,
+    Underlay, VlanId, Vni,
+};
+use crate::stations::{Place, StationView};
 
 /// One checked, immutable version of what the switch forwards by. The default has no ports.
 #[derive(Debug, Clone, Default)]
@@ -17,7 +20,9 @@ pub struct Program {
     pub(super) networks: HashMap<NetworkNo, Network>,
     pub(super) domains: Vec<Domain>,
     pub(super) routers: HashMap<RouterNo, Router>,
-    pub(super) hosts: Vec<Host>,
+    pub(super) hops: Vec<Hop>,
+    pub(super) underlay: Option<Underlay>,
+    pub(super) policies: Policies,
 }
 
 /// The position of a [`Domain`] in its program.
@@ -95,6 +100,9 @@ pub(crate) struct Port {
     pub(crate) security: Option<Security>,
     pub(crate) mac_limit: u32,
     pub(crate) mtu_bytes: u32,
+    pub(crate) policy: Option<PolicyNo>,
+    /// It stands for all other nodes of the network with this identifier.
+    pub(crate) vni: Option<Vni>,
 }
 
 /// The addresses that a port's stations may use.
@@ -177,6 +185,8 @@ pub(crate) struct Network {
     /// The ports that list a station; several only when they share no VLAN.
     pub(super) stations: HashMap<MacAddr, Vec<PortNo>>,
     pub(crate) gateway: Option<Gateway>,
+    /// Some port of it has a policy.
+    pub(crate) has_policies: bool,
 }
 
 /// The ports that a flood reaches.
@@ -192,6 +202,8 @@ pub(crate) struct Domain {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Member {
     pub(crate) port: PortNo,
+    /// The tunnel to it, if it is on another node.
+    pub(crate) tunnel: Option<Tunnel>,
     pub(crate) tagged: bool,
     pub(crate) mtu_bytes: u32,
     pub(super) isolated: bool,
@@ -232,6 +244,7 @@ impl Program {
             vlan: self.port(port.number).and_then(Port::untagged_vlan).and_then(VlanId::new),
             mac: *mac,
             port: port.number,
+            node: None,
             configured: true,
             idle_ms: 0,
         };
@@ -263,8 +276,8 @@ impl Program {
     }
 
     #[inline]
-    pub(crate) fn host(&self, number: HostNo) -> Option<&Host> {
-        self.hosts.get(number.0 as usize)
+    pub(crate) fn hop(&self, number: HopNo) -> Option<&Hop> {
+        self.hops.get(number.0 as usize)
     }
 
     /// The port that lists `mac` in `vlan` of `network`.
@@ -273,9 +286,13 @@ impl Program {
         ports.iter().filter_map(|port| self.port(*port)).find(|port| port.carries(vlan))
     }
 
-    /// True if a station learned behind `port` can still be reached there.
-    pub(crate) fn reaches(&self, port: PortNo, network: NetworkNo, vlan: u16) -> bool {
-        self.port(port).is_some_and(|port| port.network == network && port.carries(vlan))
+    /// True if a station learned to be at `place` can still be reached there.
+    pub(crate) fn reaches(&self, place: Place, network: NetworkNo, vlan: u16) -> bool {
+        let node_is_there =
+            |node| self.underlay.as_ref().is_some_and(|underlay| underlay.node(node).is_some());
+        self.port(place.port).is_some_and(|port| {
+            port.network == network && port.carries(vlan) && place.node.is_none_or(node_is_there)
+        })
     }
 }
 

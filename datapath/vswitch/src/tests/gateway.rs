@@ -25,6 +25,7 @@ fn gateway(network: u32, router: u32) -> GatewaySpec {
         mac: gateway_mac(network),
         addresses: vec![prefix(format!("10.0.{network}.1"), 24), prefix(format!("fd00:{network}::1"), 64)],
         router: RouterNo(router),
+        routes: Vec::new(),
     }
 }
 

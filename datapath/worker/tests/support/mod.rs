@@ -38,6 +38,7 @@ pub(crate) fn program(version: u64, ports: &[u16], port_security: bool) -> Arc<P
         mac_age_ms: 300_000,
         mac_limit: 100,
         gateway: None,
+        overlay: None,
     };
     let port = |port: &u16| PortSpec {
         number: PortNo(*port),
@@ -50,11 +51,13 @@ pub(crate) fn program(version: u64, ports: &[u16], port_security: bool) -> Arc<P
         mac_limit: 10,
         isolated: false,
         mtu_bytes: 65_521,
+        policy: None,
     };
     let spec = ProgramSpec {
         version,
         networks: [(number, network)].into(),
         ports: ports.iter().map(|number| (PortNo(*number), port(number))).collect(),
+        ..ProgramSpec::default()
     };
     Program::build(spec).unwrap()
 }

@@ -140,6 +140,7 @@ fn program() -> Arc<Program> {
         mac_age_ms: 300_000,
         mac_limit: 100,
         gateway: None,
+        overlay: None,
     };
     let port = |number: PortNo| PortSpec {
         number,
@@ -152,9 +153,16 @@ fn program() -> Arc<Program> {
         mac_limit: 10,
         isolated: false,
         mtu_bytes: 1500,
+        policy: None,
     };
     let ports = [POD, GUEST].map(|number| (number, port(number))).into();
-    Program::build(ProgramSpec { version: 1, networks: [(NetworkNo(1), network)].into(), ports }).unwrap()
+    Program::build(ProgramSpec {
+        version: 1,
+        networks: [(NetworkNo(1), network)].into(),
+        ports,
+        ..ProgramSpec::default()
+    })
+    .unwrap()
 }
 
 fn configure(pod: &Netns) {

@@ -55,6 +55,23 @@ impl Card {
         }
         // The card starts anew for it.
         self.await_carrier();
+        (0..count).for_each(|index| self.introduce(index));
+    }
+
+    /// Has the card know the address that a function chose: its driver tells of it when it starts, which a start of the card
+    /// can undo, and for certain when the netdev is taken down.
+    fn introduce(&self, index: u32) {
+        let folder = self.function(index).join("net");
+        wait_for("the card to know the function's address", || {
+            let name = names(&folder).into_iter().next()?;
+            let own = read(folder.join(&name).join("address"));
+            if self.shown_function(index as usize)["address"] == own.as_str() {
+                return Some(());
+            }
+            run(&format!("ip link set {name} up"));
+            run(&format!("ip link set {name} down"));
+            None
+        });
     }
 
     pub(crate) fn remove_functions(&self) {

@@ -17,7 +17,7 @@ const VDPA: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
 const PLAIN: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 2);
 
 /// The two network cards of virtio 1.0, which are on one wire.
-fn cards() -> [PciAddress; 2] {
+pub(crate) fn cards() -> [PciAddress; 2] {
     modprobe("vp_vdpa virtio_vdpa vhost_vdpa virtio_net");
     let folder = Path::new("/sys/bus/pci/devices");
     let is_card = |name: &String| {
@@ -29,14 +29,14 @@ fn cards() -> [PciAddress; 2] {
 }
 
 /// The netdev that virtio-pci's driver makes of a card.
-fn own_netdev(card: PciAddress) -> String {
+pub(crate) fn own_netdev(card: PciAddress) -> String {
     let folder = PathBuf::from(format!("/sys/bus/pci/devices/{card}"));
     let is_virtio = |name: &String| name.starts_with("virtio");
     netdev(folder.join(wait_for("its virtio device", || names(&folder).into_iter().find(is_virtio))))
 }
 
 /// A card that vp-vdpa has; virtio-pci gets it back.
-struct Given(PciAddress);
+pub(crate) struct Given(pub(crate) PciAddress);
 
 impl Drop for Given {
     fn drop(&mut self) {
@@ -44,7 +44,7 @@ impl Drop for Given {
     }
 }
 
-fn in_use(netns: &Netns, name: &str, ip: Ipv4Addr) {
+pub(crate) fn in_use(netns: &Netns, name: &str, ip: Ipv4Addr) {
     netns.ip(&format!("addr add {ip}/24 dev {name}")).unwrap();
     netns.ip(&format!("link set {name} up")).unwrap();
 }

@@ -8,7 +8,7 @@ use lab::{Process, iperf3, ping};
 use serde_json::{Value, json};
 use vm::{PATIENCE, attempt, modprobe, names, read, run, wait_for, write};
 
-use crate::node::{MODULES, Node, Pod, assert_reaches};
+use vm::node::{MODULES, Node, Pod, assert_reaches};
 
 /// Nothing of any pod is on the vDPA bus, in VDUSE, or among the node's netdevs.
 #[track_caller]

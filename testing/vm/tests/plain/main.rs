@@ -3,7 +3,6 @@ mod attach;
 mod bench;
 mod doctor;
 mod lab;
-mod node;
 mod port;
 mod switchdev;
 mod vdpa;

@@ -42,6 +42,7 @@ fn program() -> Arc<Program> {
         mac_age_ms: 300_000,
         mac_limit: 64,
         gateway: None,
+        overlay: None,
     };
     let port = |number: u8| {
         let spec = PortSpec {
@@ -55,12 +56,17 @@ fn program() -> Arc<Program> {
             mac_limit: 4,
             isolated: false,
             mtu_bytes: MTU_BYTES.into(),
+            policy: None,
         };
         (spec.number, spec)
     };
     let ports = (1..=3).map(port).collect();
-    let spec =
-        ProgramSpec { version: 1, networks: BTreeMap::from([(network.number, network.clone())]), ports };
+    let spec = ProgramSpec {
+        version: 1,
+        networks: BTreeMap::from([(network.number, network.clone())]),
+        ports,
+        ..ProgramSpec::default()
+    };
     Program::build(spec).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! How is a function of a PCI card named, so that no name leads out of sysfs?
+//! How is a function of a PCI card named, so that no name of one leads out of sysfs?
 
 use std::fmt;
 use std::str::FromStr;

@@ -5,14 +5,14 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::{PATIENCE, names, program, wait_for};
 use lab::{Netns, Process, ping};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vm::{PATIENCE, names, program, wait_for};
 
 /// The modules that pods of VDUSE need.
-pub(crate) const MODULES: &str = "tun vduse virtio_vdpa virtio_net vhost_vdpa";
+pub const MODULES: &str = "tun vduse virtio_vdpa virtio_net vhost_vdpa";
 
 const NETWORKS: &str = "
 networks:
@@ -23,15 +23,18 @@ networks:
 ";
 
 /// A running node. Dropped, its processes are gone.
-pub(crate) struct Node {
+#[derive(Debug)]
+pub struct Node {
     folder: TempDir,
-    pub(crate) switch: Process,
-    pub(crate) agent: Process,
+    /// The switch's process.
+    pub switch: Process,
+    /// The agent's process.
+    pub agent: Process,
 }
 
 impl Node {
     /// A node whose switch and agent run, ready for ADD.
-    pub(crate) fn start() -> Node {
+    pub fn start() -> Node {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("networks.yaml"), NETWORKS).unwrap();
         let (switch, agent) = (start_switch(folder.path()), start_agent(folder.path()));
@@ -41,13 +44,13 @@ impl Node {
     }
 
     /// Starts the switch anew; the one before is killed with SIGKILL.
-    pub(crate) fn start_switch(&mut self) {
+    pub fn start_switch(&mut self) {
         self.switch.kill();
         self.switch = start_switch(self.folder.path());
     }
 
     /// Starts the agent anew; the one before is killed with SIGKILL.
-    pub(crate) fn start_agent(&mut self) {
+    pub fn start_agent(&mut self) {
         self.agent.kill();
         self.agent = start_agent(self.folder.path());
         self.await_ready();
@@ -55,31 +58,38 @@ impl Node {
 
     /// Waits until ADD can be served.
     #[track_caller]
-    pub(crate) fn await_ready(&self) {
+    pub fn await_ready(&self) {
         wait_for("the node to be ready", || self.call("STATUS", None, "auto").ok());
     }
 
     /// One call of the plugin, as the runtime makes it, for an interface of `kind`.
-    pub(crate) fn call(&self, command: &str, pod: Option<&Pod>, kind: &str) -> Result<Value, Value> {
+    ///
+    /// # Errors
+    /// What the plugin answered.
+    pub fn call(&self, command: &str, pod: Option<&Pod>, kind: &str) -> Result<Value, Value> {
         self.call_with(command, pod, &self.config(kind))
     }
 
     /// The network configuration for an interface of `kind`.
-    pub(crate) fn config(&self, kind: &str) -> Value {
+    pub fn config(&self, kind: &str) -> Value {
         json!({
             "cniVersion": "1.1.0", "name": "pods", "type": "millrace-cni", "portKind": kind,
             "agentSocket": self.path("cni.sock"),
         })
     }
 
-    pub(crate) fn call_with(&self, command: &str, pod: Option<&Pod>, config: &Value) -> Result<Value, Value> {
+    /// One call of the plugin, with a configuration.
+    ///
+    /// # Errors
+    /// What the plugin answered.
+    pub fn call_with(&self, command: &str, pod: Option<&Pod>, config: &Value) -> Result<Value, Value> {
         let output = self.plugin(command, pod, config).wait_with_output().unwrap();
         let answer = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
         if output.status.success() { Ok(answer) } else { Err(answer) }
     }
 
     /// Starts a call of the plugin.
-    pub(crate) fn plugin(&self, command: &str, pod: Option<&Pod>, config: &Value) -> Child {
+    pub fn plugin(&self, command: &str, pod: Option<&Pod>, config: &Value) -> Child {
         let mut plugin = Command::new(program("millrace-cni"));
         plugin.env_clear().env("CNI_COMMAND", command).env("CNI_PATH", "/nonexistent");
         if let Some(pod) = pod {
@@ -92,7 +102,7 @@ impl Node {
 
     /// A pod with an interface of `kind`.
     #[track_caller]
-    pub(crate) fn add(&self, name: &str, kind: &str) -> Pod {
+    pub fn add(&self, name: &str, kind: &str) -> Pod {
         let mut pod = Pod::new(name);
         self.add_to(&mut pod, kind);
         pod
@@ -100,36 +110,36 @@ impl Node {
 
     /// Gives a pod an interface of `kind`.
     #[track_caller]
-    pub(crate) fn add_to(&self, pod: &mut Pod, kind: &str) {
+    pub fn add_to(&self, pod: &mut Pod, kind: &str) {
         pod.result = self.call("ADD", Some(pod), kind).unwrap_or_else(|error| self.give_up("ADD", &error));
     }
 
     /// Takes its interface from the pod.
     #[track_caller]
-    pub(crate) fn del(&self, pod: &Pod) {
+    pub fn del(&self, pod: &Pod) {
         self.call("DEL", Some(pod), "auto").unwrap_or_else(|error| self.give_up("DEL", &error));
     }
 
     /// What `millrace get` tells.
-    pub(crate) fn get(&self, noun: &str) -> Value {
+    pub fn get(&self, noun: &str) -> Value {
         let mut command = Command::new(program("millrace"));
         command.args(["get", noun, "-o", "json", "--run-dir"]).arg(self.folder.path());
         serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
     }
 
     /// The attachments.
-    pub(crate) fn attachments(&self) -> Vec<Value> {
+    pub fn attachments(&self) -> Vec<Value> {
         self.get("attachments")["attachments"].as_array().unwrap().clone()
     }
 
     /// The attachment of a pod.
-    pub(crate) fn attachment(&self, pod: &Pod) -> Value {
+    pub fn attachment(&self, pod: &Pod) -> Value {
         let all = self.attachments();
         all.into_iter().find(|found| found["container_id"] == pod.id.as_str()).unwrap()
     }
 
     /// Stops the switch as a debugger does: it lives, and answers nothing.
-    pub(crate) fn stop_switch(&self) {
+    pub fn stop_switch(&self) {
         let folder = text(self.folder.path()).as_bytes();
         let is_switch = |words: &[u8]| {
             let mut words = words.split(|byte| *byte == 0);
@@ -141,7 +151,8 @@ impl Node {
         kill_process(pid.expect("it runs"), Signal::STOP).unwrap();
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// A path in the node's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -171,26 +182,31 @@ fn text(path: &Path) -> &str {
 }
 
 /// A pod's sandbox, and what ADD answered.
-pub(crate) struct Pod {
-    pub(crate) id: String,
-    pub(crate) netns: Option<Netns>,
-    pub(crate) result: Value,
+#[derive(Debug)]
+pub struct Pod {
+    /// The container's id.
+    pub id: String,
+    /// Its network namespace; none: it died.
+    pub netns: Option<Netns>,
+    /// What ADD answered.
+    pub result: Value,
     path: PathBuf,
 }
 
 impl Pod {
     /// A pod without an interface.
-    pub(crate) fn new(name: &str) -> Pod {
+    pub fn new(name: &str) -> Pod {
         let netns = Netns::new().unwrap();
         Pod { id: name.to_owned(), path: netns.path(), netns: Some(netns), result: Value::Null }
     }
 
-    pub(crate) fn netns(&self) -> &Netns {
+    /// Its network namespace.
+    pub fn netns(&self) -> &Netns {
         self.netns.as_ref().unwrap()
     }
 
     /// Its IPv4 address.
-    pub(crate) fn ipv4(&self) -> Ipv4Addr {
+    pub fn ipv4(&self) -> Ipv4Addr {
         let texts = self.result["ips"].as_array().unwrap().iter();
         let mut addresses =
             texts.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse::<Ipv4Addr>().ok());
@@ -198,7 +214,7 @@ impl Pod {
     }
 
     /// Its interface, as `ip` tells it.
-    pub(crate) fn link(&self) -> Value {
+    pub fn link(&self) -> Value {
         let told = self.netns().ip("-json -details address show dev eth0").unwrap();
         serde_json::from_str::<Value>(&told).unwrap()[0].clone()
     }
@@ -206,7 +222,7 @@ impl Pod {
 
 /// Pings `to`, and none of the echoes gets lost.
 #[track_caller]
-pub(crate) fn assert_reaches(from: &Pod, to: &Pod) {
+pub fn assert_reaches(from: &Pod, to: &Pod) {
     wait_for("a first echo", || {
         (ping(from.netns(), to.ipv4(), 1, PATIENCE / 10).unwrap().lost() == 0).then_some(())
     });

@@ -1,0 +1,121 @@
+//! Do pods of several nodes reach each other? Nodes are network namespaces with a switch and an agent each; kernels are at all
+//! ends.
+
+mod node;
+
+use std::time::Duration;
+
+use node::cluster::{Cluster, Family};
+use node::{PATIENCE, possible, wait_for_ping};
+
+const NETWORKS: &str = "
+networks:
+  - name: pods
+    topology: layer3
+    vni: 100
+    subnets: [{subnet: 10.128.0.0/14, nodePrefix: 23}, {subnet: 'fd00:128::/48', nodePrefix: 64}]
+  - name: flat
+    topology: layer2
+    vni: 200
+    subnets: [{subnet: 10.50.0.0/16, nodePrefix: 24}]
+  - name: red
+    topology: layer3
+    vni: 301
+    subnets: [{subnet: 10.60.0.0/16, nodePrefix: 24}]
+  - name: green
+    topology: layer3
+    vni: 302
+    subnets: [{subnet: 10.60.0.0/16, nodePrefix: 24}]
+";
+
+#[test]
+fn pods_of_a_routed_network_reach_each_other_on_other_nodes() {
+    if !possible("pods_of_a_routed_network_reach_each_other_on_other_nodes") {
+        return;
+    }
+    for family in [Family::V4, Family::V6] {
+        let cluster = Cluster::start(2, family, NETWORKS);
+        let (one, at_one) = cluster.pod(0, "one", "pods");
+        let (two, at_two) = cluster.pod(1, "two", "pods");
+        assert_eq!((at_one.ipv4(), at_two.ipv4()), ([10, 128, 2, 2].into(), [10, 128, 4, 2].into()));
+        wait_for_ping(&one, at_two.ipv4());
+        let report = lab::ping(one.netns(), at_two.ipv4(), 50, PATIENCE).unwrap();
+        assert_eq!(report.lost(), 0, "{family:?}");
+        let v6 = one.netns().command("ping", "-c 2 -W 5 fd00:128:0:2::2").unwrap();
+        assert!(v6.contains("2 received") && v6.contains("ttl=63"), "{v6}");
+        let gbps =
+            lab::iperf3(one.netns(), two.netns(), at_two.ipv4().into(), 65_536, Duration::from_secs(2))
+                .unwrap();
+        assert!(gbps > 0.0);
+        // The largest packet of a pod goes through whole.
+        let large = one.netns().command("ping", "-c 1 -W 5 -M do -s 1372 10.128.4.2").unwrap();
+        assert!(large.contains("1 received"), "{large}");
+        cluster.nodes.iter().for_each(node::Node::assert_ledger_balances);
+    }
+}
+
+#[test]
+fn a_layer_2_network_is_one_domain_on_all_nodes() {
+    if !possible("a_layer_2_network_is_one_domain_on_all_nodes") {
+        return;
+    }
+    let cluster = Cluster::start(3, Family::V4, NETWORKS);
+    let pods: Vec<_> = (0..3).map(|node| cluster.pod(node, &format!("pod{node}"), "flat")).collect();
+    for (from, _) in &pods {
+        for (to, attached) in &pods {
+            if from.id != to.id {
+                wait_for_ping(from, attached.ipv4());
+            }
+        }
+    }
+    let (first, last) = (&pods[0].0, pods[2].1.ipv4());
+    assert_eq!(lab::ping(first.netns(), last, 20, PATIENCE).unwrap().lost(), 0);
+    let neighbour = first.netns().ip(&format!("neigh show {last}")).unwrap();
+    assert!(neighbour.contains(pods[2].1.interface("mac")), "the pod's own station: {neighbour}");
+    cluster.nodes.iter().for_each(node::Node::assert_ledger_balances);
+}
+
+#[test]
+fn tenants_with_the_same_addresses_do_not_reach_each_other() {
+    if !possible("tenants_with_the_same_addresses_do_not_reach_each_other") {
+        return;
+    }
+    let cluster = Cluster::start(2, Family::V4, NETWORKS);
+    let (red, _) = cluster.pod(0, "red", "red");
+    let (green, _) = cluster.pod(0, "green", "green");
+    let (red_peer, at_red) = cluster.pod(1, "red-peer", "red");
+    assert_eq!(at_red.ipv4().octets(), [10, 60, 2, 2]);
+    wait_for_ping(&red, at_red.ipv4());
+    // The same address is nobody's in the other's network.
+    let lost = lab::ping(green.netns(), at_red.ipv4(), 3, Duration::from_secs(5)).unwrap();
+    assert_eq!(lost.lost(), 3);
+    let (_green_peer, at_green) = cluster.pod(1, "green-peer", "green");
+    assert_eq!(at_green.ipv4(), at_red.ipv4());
+    wait_for_ping(&green, at_green.ipv4());
+    drop(red_peer);
+}
+
+#[test]
+fn a_killed_switch_leaves_its_host_alone_and_its_pods_come_back() {
+    if !possible("a_killed_switch_leaves_its_host_alone_and_its_pods_come_back") {
+        return;
+    }
+    let mut cluster = Cluster::start(2, Family::V4, NETWORKS);
+    let (one, _) = cluster.pod(0, "one", "pods");
+    let (_two, at_two) = cluster.pod(1, "two", "pods");
+    wait_for_ping(&one, at_two.ipv4());
+    let reaches = |cluster: &Cluster| {
+        cluster.nodes[0].host().command("ping", "-c 3 -i 0.2 -W 5 192.0.2.2").unwrap().contains("3 received")
+    };
+    assert!(reaches(&cluster), "the hosts reach each other beside the switches");
+    cluster.nodes[1].kill_switch();
+    assert!(reaches(&cluster), "with a switch that was killed, too");
+    cluster.nodes[1].start_switch();
+    wait_for_ping(&one, at_two.ipv4());
+    cluster.nodes[0].kill_agent();
+    cluster.nodes[0].kill_switch();
+    assert!(reaches(&cluster));
+    cluster.nodes[0].start_switch();
+    cluster.nodes[0].start_agent();
+    wait_for_ping(&one, at_two.ipv4());
+}

@@ -1,0 +1,327 @@
+//! To which connection does a packet belong, does it fit it, and what was decided for it?
+//!
+//! Theory of operation. One [`Connections`] serves all workers of a datapath. A packet comes to it in one of three
+//! ways:
+//!
+//! ```text
+//! (1) its decision is cached, with a `Handle`   advance             one cache line, no lock, no hash
+//! (2) nothing is cached                         find, then advance  a hash, one shard's lock
+//! (3) there is no connection                    open                two hashes, two shards' locks
+//! ```
+//!
+//! [`Connections::advance`] holds the packet to its protocol's rules (`tcp`, `sctp`, `exchange`) and returns the
+//! connection's [`Mark`]: what policy and services decided when they opened it, and under which program.
+//! [`Fault::Gone`] sends the packet from (1) to (2); nothing that a handle says is ever about another connection than
+//! the one it was given for.
+//!
+//! A packet that has no connection may open one. Whoever calls decides first whether it may, and how it is translated
+//! ([`nat::Translation`]); [`Connections::open`] then finds a free source port if one is needed, counts, and inserts.
+//!
+//! What leaves has the tuple that [`Connections::translated`] says: [`rewrite()`] edits the packet's head. An ICMP
+//! error is no packet of the connection that it is about: [`Connections::related`] finds that, and
+//! [`Connections::translate_error`] sets the error back to what its receiver sent.
+//!
+//! **Time.** Each entry holds when it was last used. It is forgotten when it has been idle for its state's timeout: by
+//! [`Connections::sweep`], a clock hand that looks at a bounded number of entries, and by whoever meets it first.
+//!
+//! **Limits.** Of the table, of each zone and of each port that opens ([`census::Quota`]). When the table is nearly
+//! full, an open removes a connection that has not been answered, or is over, if it meets one among
+//! [`EVICTION_PROBES`]: a flood displaces itself and not those who talk.
+//!
+//! **Bounds.** No call allocates but for a [`table::SEGMENT`] of entries when the table grows, and those that list. The
+//! work of each is bounded by its arguments and the constants here; nothing is rehashed, ever.
+//!
+//! Limits of what is tracked: fragments behind the first have no ports and are not tracked; helpers for protocols that
+//! announce other connections (FTP, SIP) do not exist.
+
+mod census;
+mod entry;
+mod exchange;
+mod nat;
+mod observe;
+mod progress;
+mod related;
+mod rewrite;
+mod sctp;
+mod state;
+mod sweep;
+mod table;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod tuple;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+pub(crate) use census::{Quota, ZoneCounts};
+pub(crate) use nat::{DestinationNat, PortRange, SourceNat, Translation};
+pub(crate) use observe::{Observed, Sight, Transport};
+pub(crate) use progress::Pickup;
+pub(crate) use related::IcmpError;
+pub(crate) use rewrite::{Layout, rewrite};
+pub(crate) use state::{State, Timeouts};
+pub(crate) use sweep::{Chunk, ConnectionView};
+pub(crate) use table::Handle;
+pub(crate) use tuple::{Direction, Endpoint, Tuple, ZoneNo};
+
+use crate::program::PortNo;
+use crate::time::Now;
+use census::{Census, Event};
+use entry::{Hot, Record};
+use frame::DropReason;
+use progress::{Progress, Step};
+use table::{Table, Taken};
+
+/// Looks that two workers take at one connection that both change, before one leaves it to the other.
+const MAX_RACES: usize = 8;
+/// The table is nearly full when fewer than one in so many entries are free.
+const NEARLY_FULL: u32 = 16;
+/// Entries looked at for one that may go: a segment, of which the first are used first.
+const EVICTION_PROBES: usize = table::SEGMENT;
+
+/// The connections of a datapath.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    table: Table,
+    census: Census,
+    timeouts: Timeouts,
+    /// The entry that the next sweep begins with.
+    sweep_hand: AtomicUsize,
+    /// The one that the next eviction begins with.
+    eviction_hand: AtomicUsize,
+}
+
+/// What was decided for a connection. The tracker keeps it and asks nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Mark {
+    /// Whoever opened the connection knows what it means: its service and endpoint, say.
+    pub(crate) cookie: u64,
+    /// What policy said: the rule, say.
+    pub(crate) verdict: u32,
+    /// The program under which it was said.
+    pub(crate) epoch: u32,
+}
+
+/// A connection that does not exist yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening<'a> {
+    pub(crate) tuple: &'a Tuple,
+    pub(crate) transport: &'a Transport,
+    /// Where its first packet came in.
+    pub(crate) port: PortNo,
+    pub(crate) quota: Quota,
+    pub(crate) translation: Translation,
+    pub(crate) mark: Mark,
+    pub(crate) pickup: Pickup,
+}
+
+/// Why a packet was not taken for its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The connection is over: the packet is to be looked up, and may open another.
+    Gone,
+    /// The packet is none of the connection's. It is to be dropped.
+    Invalid,
+}
+
+/// Why no connection was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Such a packet opens none.
+    Invalid,
+    /// Somebody else has just opened it: the packet is to be looked up.
+    Exists,
+    /// Every tuple that a reply could have is another connection's: no port is free.
+    NoFreePort,
+    /// The zone has as many connections as it may.
+    ZoneFull,
+    /// So has the port that the packet came in by.
+    PortFull,
+    /// So has the table, and none was found that may go.
+    TableFull,
+}
+
+impl Refusal {
+    /// What the packet is dropped for.
+    pub(crate) fn reason(self) -> DropReason {
+        match self {
+            Self::Invalid | Self::Exists => DropReason::OutOfState,
+            Self::NoFreePort => DropReason::NoNatPort,
+            Self::ZoneFull | Self::PortFull | Self::TableFull => DropReason::ConnectionLimit,
+        }
+    }
+}
+
+impl Connections {
+    /// No connections, and room for `total`.
+    pub(crate) fn new(total: u32, timeouts: Timeouts) -> Arc<Self> {
+        let total = total.min(table::MAX_ENTRIES as u32);
+        Arc::new(Self {
+            table: Table::new(total as usize),
+            census: Census::new(total),
+            timeouts,
+            sweep_hand: AtomicUsize::new(0),
+            eviction_hand: AtomicUsize::new(0),
+        })
+    }
+
+    /// The connection that a packet of `tuple` belongs to, and in which direction it goes.
+    pub(crate) fn find(&self, tuple: &Tuple, now: Now) -> Option<Handle> {
+        let handle = self.table.find(tuple)?;
+        let hot = self.table.get(handle)?.hot;
+        let (progress, _) = hot.read(handle.generation())?;
+        if self.is_expired(hot, &progress, now) {
+            self.remove(handle);
+            return None;
+        }
+        Some(handle)
+    }
+
+    /// A packet came that goes `handle`'s direction of its connection.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    #[inline]
+    pub(crate) fn advance(&self, handle: Handle, transport: &Transport, now: Now) -> Result<Mark, Fault> {
+        let hot = self.table.get(handle).ok_or(Fault::Gone)?.hot;
+        let generation = handle.generation();
+        let (mut before, mark) = hot.read(generation).ok_or(Fault::Gone)?;
+        if self.is_expired(hot, &before, now) {
+            self.remove(handle);
+            return Err(Fault::Gone);
+        }
+        for _ in 0..MAX_RACES {
+            match before.step(handle.direction(), transport, now) {
+                Step::Accept(after) if hot.advance(generation, &before, &after) => break,
+                Step::Accept(_) => (before, _) = hot.read(generation).ok_or(Fault::Gone)?,
+                Step::Pass => return Ok(mark),
+                Step::Invalid => return Err(Fault::Invalid),
+                Step::Over => {
+                    self.remove(handle);
+                    return Err(Fault::Gone);
+                }
+            }
+        }
+        hot.touch(now);
+        Ok(mark)
+    }
+
+    /// Opens a connection, whose first packet has been taken for it then; the handle is of the original direction.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) fn open(&self, opening: &Opening<'_>, now: Now) -> Result<Handle, Refusal> {
+        let opened = self.try_open(opening, now);
+        match opened {
+            Ok(_) => self.census.count(opening.tuple.zone, Event::Opened),
+            Err(Refusal::Exists | Refusal::Invalid) => {}
+            Err(_) => self.census.count(opening.tuple.zone, Event::Refused),
+        }
+        opened
+    }
+
+    fn try_open(&self, opening: &Opening<'_>, now: Now) -> Result<Handle, Refusal> {
+        let Opening { tuple, port, .. } = *opening;
+        let progress = Progress::begin(opening.transport, opening.pickup, now).ok_or(Refusal::Invalid)?;
+        if self.census.live() >= self.census.total() - self.census.total() / NEARLY_FULL {
+            self.evict(now);
+        }
+        self.census.enter(tuple.zone, port, opening.quota)?;
+        let opened = self.insert(opening, progress, now);
+        if opened.is_err() {
+            self.census.leave(tuple.zone, port);
+        }
+        opened
+    }
+
+    fn insert(&self, opening: &Opening<'_>, progress: Progress, now: Now) -> Result<Handle, Refusal> {
+        let original = *opening.tuple;
+        for reply in opening.translation.replies(&original, self.table.hash(&original)) {
+            // Both ends are one: no packet of it could be told from its answer.
+            if reply == original {
+                return Err(Refusal::Invalid);
+            }
+            let Opening { port, mark, .. } = *opening;
+            let record = Record { tuples: [original, reply], port, progress, mark };
+            match self.table.insert(&record, now) {
+                Ok(handle) => return Ok(handle),
+                Err(Taken::Original) => return Err(Refusal::Exists),
+                Err(Taken::Full) => return Err(Refusal::TableFull),
+                // What has expired is in nobody's way.
+                Err(Taken::Reply) if self.find(&reply, now).is_none() => {
+                    if let Ok(handle) = self.table.insert(&record, now) {
+                        return Ok(handle);
+                    }
+                }
+                Err(Taken::Reply) => {}
+            }
+        }
+        Err(Refusal::NoFreePort)
+    }
+
+    /// What a packet of `handle`'s direction is to have when it leaves; `None` if the connection is gone. It is
+    /// `handle`'s own tuple where nothing is translated.
+    pub(crate) fn translated(&self, handle: Handle) -> Option<Tuple> {
+        Some(self.tuple(handle.turned())?.turned())
+    }
+
+    /// What a packet of `handle`'s direction has when it comes in; `None` if the connection is gone.
+    pub(crate) fn tuple(&self, handle: Handle) -> Option<Tuple> {
+        let entry = self.table.get(handle)?;
+        let tuple = entry.cold.tuple(handle.direction());
+        entry.hot.is(handle.generation()).then_some(tuple)
+    }
+
+    /// What was decided for it; `None` if the connection is gone.
+    pub(crate) fn mark(&self, handle: Handle) -> Option<Mark> {
+        let (_, mark) = self.table.get(handle)?.hot.read(handle.generation())?;
+        Some(mark)
+    }
+
+    /// Policy has decided again. False if the connection is gone.
+    pub(crate) fn set_mark(&self, handle: Handle, mark: Mark) -> bool {
+        self.table.with(handle, |entry| entry.hot.set_mark(mark))
+    }
+
+    /// Ends a connection. False if it was gone.
+    pub(crate) fn remove(&self, handle: Handle) -> bool {
+        let Some(entry) = self.table.get(handle) else { return false };
+        let (zone, port) = (entry.cold.tuple(Direction::Original).zone, entry.cold.port());
+        let is_removed = self.table.remove(handle);
+        if is_removed {
+            self.census.leave(zone, port);
+        }
+        is_removed
+    }
+
+    /// Connections now.
+    pub(crate) fn len(&self) -> u32 {
+        self.census.live()
+    }
+
+    /// Bytes of memory that the connections take, and may take again.
+    pub(crate) fn bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
+    /// Connections that packets of `port` have opened.
+    pub(crate) fn of_port(&self, port: PortNo) -> u32 {
+        self.census.of_port(port)
+    }
+
+    /// What each zone has and had.
+    pub(crate) fn zones(&self) -> Vec<(ZoneNo, ZoneCounts)> {
+        self.census.zones()
+    }
+
+    /// Forgets the counts of zones that are gone, once they have no connection.
+    pub(crate) fn forget_zones(&self, is_gone: impl Fn(ZoneNo) -> bool) {
+        self.census.forget_zones(is_gone);
+    }
+
+    #[inline]
+    fn is_expired(&self, hot: &Hot, progress: &Progress, now: Now) -> bool {
+        hot.idle_ms(now) >= progress.timeout_ms(&self.timeouts)
+    }
+}

@@ -1,0 +1,272 @@
+//! May the packet's connection be?
+//!
+//! A packet that one port sends to another is held to two policies: the sender's, about what it may begin (egress), and the
+//! receiver's, about what may be begun with it (ingress). Both are asked when a connection begins, and again when the
+//! program changes; in between, and for the packets back, the connection answers.
+//!
+//! Not of a connection: neighbour discovery and ARP, which no policy is about; multicast, which policies allow; fragments behind
+//! the first, which show no ports and are asked about one by one. An IP packet to one host is never flooded where
+//! policies are: nobody's rules could be asked.
+
+use std::net::IpAddr;
+
+use frame::DropReason;
+use wire::{EtherType, IpProtocol};
+
+use super::Walk;
+use crate::actions::{Actions, Output};
+use crate::conntrack::{
+    Direction, Fault, Handle, Mark, Observed, Opening, Pickup, Quota, Refusal, Translation, Transport, Tuple,
+    ZoneNo,
+};
+use crate::key::{Field, class};
+use crate::policy::{Side, Verdict};
+use crate::program::{Policy, PolicyNo, Port, Scope};
+use crate::stations::Effect;
+
+/// Connections of one zone, and of those one port may open.
+const QUOTA: Quota = Quota { zone: 1 << 20, port: 1 << 18 };
+
+/// Adds to the decision `actions` what policies say.
+pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, DropReason> {
+    let program = walk.scene.program;
+    let to = match actions.output {
+        Output::Drop(_) | Output::Answer(_) => return Ok(actions),
+        Output::Port { port, .. } => program.port(port),
+        Output::Route(hop) => program.hop(hop).and_then(|hop| program.port(hop.port)),
+        Output::Tunnel(_) => None,
+        Output::Flood { .. } => return flood(walk, actions),
+    };
+    let policy = |number: Option<PolicyNo>| number.and_then(|number| program.policies().get(number));
+    let ends =
+        Ends { from: policy(walk.scene.ingress.policy), to: policy(to.and_then(|to: &Port| to.policy)) };
+    if ends.from.is_none() && ends.to.is_none() || !is_ip(walk) || walk.view.is(class::NEIGHBOR) {
+        return Ok(actions);
+    }
+    let (source, destination) = addresses(walk);
+    if destination.is_multicast() {
+        return Ok(actions);
+    }
+    look_at_all(walk);
+    match walk.sight.observe(walk.scene.zone()) {
+        Observed::Flow(tuple, transport) => {
+            let connection = track(walk, &ends, (&tuple, &transport))?;
+            Ok(Actions { connection, ..actions })
+        }
+        Observed::Error if is_related(walk) => Ok(actions),
+        Observed::Error | Observed::Untracked => {
+            walk.cacheable = false;
+            let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
+            let asked = Question { client: source, server: destination, protocol, port: None };
+            ask(walk, &ends, &asked).map(|()| actions)
+        }
+    }
+}
+
+/// True for an ICMP error about a packet of a connection that may be.
+fn is_related(walk: &mut Walk<'_>) -> bool {
+    walk.cacheable = false;
+    let connections = walk.scene.shared.connections();
+    let error = walk.sight.error(walk.scene.zone());
+    let mark = error
+        .and_then(|error| connections.related(&error, walk.scene.now))
+        .and_then(|it| connections.mark(it));
+    let is_allowed = mark.is_some_and(|mark| mark.epoch == walk.scene.epoch());
+    if is_allowed {
+        walk.say("policy", || "is an error about a connection that was allowed".to_owned());
+    }
+    is_allowed
+}
+
+/// The policies of whoever sends the packet, and of whom it is for.
+struct Ends<'a> {
+    from: Option<&'a Policy>,
+    to: Option<&'a Policy>,
+}
+
+/// What is asked about a connection.
+struct Question {
+    client: IpAddr,
+    server: IpAddr,
+    protocol: IpProtocol,
+    /// The server's; none where the protocol has none.
+    port: Option<u16>,
+}
+
+impl Question {
+    fn new(original: &Tuple) -> Self {
+        let has_ports = [IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP].contains(&original.protocol);
+        Self {
+            client: original.source.address(),
+            server: original.destination.address(),
+            protocol: original.protocol,
+            port: has_ports.then_some(original.destination.port),
+        }
+    }
+}
+
+fn is_ip(walk: &mut Walk<'_>) -> bool {
+    let ether_type = EtherType(walk.view.get(Field::ETHER_TYPE) as u16);
+    ether_type == EtherType::IPV4 || ether_type == EtherType::IPV6
+}
+
+/// Source and destination.
+fn addresses(walk: &mut Walk<'_>) -> (IpAddr, IpAddr) {
+    let mut read = |[high, low]: [Field; 2]| crate::key::ip(walk.view.get(high), walk.view.get(low));
+    (read(Field::SOURCE_IP), read(Field::DESTINATION_IP))
+}
+
+/// What makes the connection is looked at by the tracker, not here: the decision is of that connection's packets alone.
+fn look_at_all(walk: &mut Walk<'_>) {
+    for field in [Field::PROTOCOL, Field::CLASS, Field::SOURCE_PORT, Field::DESTINATION_PORT] {
+        walk.view.get(field);
+    }
+    let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
+    // An echo's identifier is not in the key.
+    if [IpProtocol::ICMP, IpProtocol::ICMPV6].contains(&protocol) {
+        walk.cacheable = false;
+    }
+}
+
+/// The connection of a packet, which may be.
+fn track(
+    walk: &mut Walk<'_>,
+    ends: &Ends<'_>,
+    (tuple, transport): (&Tuple, &Transport),
+) -> Result<Option<Handle>, DropReason> {
+    let (connections, now) = (walk.scene.shared.connections(), walk.scene.now);
+    if let Some(handle) = connections.find(tuple, now) {
+        let advanced = match walk.scene.effect {
+            Effect::Commit => connections.advance(handle, transport, now),
+            Effect::DryRun => connections.mark(handle).ok_or(Fault::Gone),
+        };
+        match advanced {
+            Ok(mark) => return keep(walk, ends, (handle, mark), tuple).map(Some),
+            Err(Fault::Invalid) => {
+                walk.say("policy", || "does not fit the state of its connection".to_owned());
+                return Err(DropReason::OutOfState);
+            }
+            Err(Fault::Gone) => {}
+        }
+    }
+    if let Err(denied) = ask(walk, ends, &Question::new(tuple)) {
+        // Whoever it is for may begin this very connection, and make of it an answer.
+        walk.cacheable = false;
+        return Err(denied);
+    }
+    if walk.scene.effect == Effect::DryRun {
+        return Ok(None);
+    }
+    let mark = Mark { epoch: walk.scene.epoch(), ..Mark::default() };
+    let opening = Opening {
+        tuple,
+        transport,
+        port: walk.scene.ingress.number,
+        quota: QUOTA,
+        translation: Translation::default(),
+        mark,
+        // The switch may have restarted under it.
+        pickup: Pickup::Accept,
+    };
+    match connections.open(&opening, now) {
+        Ok(handle) => Ok(Some(handle)),
+        // Another worker was first: the packet is as good as its.
+        Err(Refusal::Exists) => Ok(connections.find(tuple, now)),
+        Err(refusal) => Err(refusal.reason()),
+    }
+}
+
+/// A connection that was allowed under this program, or still is under it.
+fn keep(
+    walk: &mut Walk<'_>,
+    ends: &Ends<'_>,
+    (handle, mark): (Handle, Mark),
+    tuple: &Tuple,
+) -> Result<Handle, DropReason> {
+    let epoch = walk.scene.epoch();
+    if mark.epoch == epoch {
+        walk.say("policy", || "is of a connection that was allowed".to_owned());
+        return Ok(handle);
+    }
+    let asked = match handle.direction() {
+        Direction::Original => ask(walk, ends, &Question::new(tuple)),
+        Direction::Reply => {
+            let turned = Ends { from: ends.to, to: ends.from };
+            ask(walk, &turned, &Question::new(&tuple.turned()))
+        }
+    };
+    if walk.scene.effect == Effect::Commit {
+        match asked {
+            Ok(()) => drop(walk.scene.shared.connections().set_mark(handle, Mark { epoch, ..mark })),
+            Err(_) => drop(walk.scene.shared.connections().remove(handle)),
+        }
+    }
+    asked.map(|()| handle)
+}
+
+/// Asks both policies about a connection.
+fn ask(walk: &mut Walk<'_>, ends: &Ends<'_>, question: &Question) -> Result<(), DropReason> {
+    let egress = ends.from.map(|policy| (policy, &policy.egress, question.server, "egress"));
+    let ingress = ends.to.map(|policy| (policy, &policy.ingress, question.client, "ingress"));
+    for (policy, side, peer, direction) in egress.into_iter().chain(ingress) {
+        let verdict = verdict(walk, side, peer, question);
+        walk.say("policy", || match verdict {
+            Verdict::Allow(Some(rule)) => format!("{direction} of {}: allowed by {rule}", policy.name),
+            Verdict::Allow(None) => format!("{direction} of {}: nothing is against it", policy.name),
+            Verdict::Deny(rule) => format!("{direction} of {}: denied by {rule}", policy.name),
+        });
+        if !verdict.is_allow() {
+            return Err(DropReason::PolicyDenied);
+        }
+    }
+    Ok(())
+}
+
+fn verdict<'a>(walk: &Walk<'a>, side: &'a Side, peer: IpAddr, question: &Question) -> Verdict<'a> {
+    let identity = walk.scene.program.policies().identity(walk.scene.scope(), peer);
+    side.verdict(identity, question.protocol, question.port)
+}
+
+/// A packet to everybody: groups are nobody's peers.
+fn flood(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, DropReason> {
+    if !walk.scene.network.has_policies || !is_ip(walk) {
+        return Ok(actions);
+    }
+    let is_group = match addresses(walk).1 {
+        // A subnet's broadcast address is not told from a host's.
+        IpAddr::V4(to) => to.is_multicast() || to.is_broadcast(),
+        IpAddr::V6(to) => to.is_multicast(),
+    };
+    if is_group {
+        return Ok(actions);
+    }
+    walk.say("policy", || {
+        "is for one host, and that one is unknown: nobody's policy can be asked".to_owned()
+    });
+    Err(DropReason::PolicyDenied)
+}
+
+impl super::Scene<'_> {
+    /// Where its addresses mean one thing.
+    fn scope(&self) -> Scope {
+        match &self.network.gateway {
+            Some(gateway) => Scope::Router(gateway.router()),
+            None => Scope::Network(self.network.number),
+        }
+    }
+
+    /// The same, for connections.
+    pub(crate) fn zone(&self) -> ZoneNo {
+        /// Networks and routers have numbers of their own.
+        const NETWORK: u32 = 1 << 31;
+        match self.scope() {
+            Scope::Router(router) => ZoneNo(router.0 & !NETWORK),
+            Scope::Network(network) => ZoneNo(network.0 | NETWORK),
+        }
+    }
+
+    /// Of the program, for connections that remember it.
+    fn epoch(&self) -> u32 {
+        self.program.version() as u32
+    }
+}
