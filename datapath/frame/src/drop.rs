@@ -67,13 +67,15 @@ pub enum DropReason {
     NoNatPort,
     /// A policy does not allow its connection.
     PolicyDenied,
+    /// Nobody serves the service's address and port that it is for.
+    NoEndpoint,
     /// Dropped on purpose by an injected fault (tests only).
     Fault,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [DropReason; 32] = [
+    pub const ALL: [DropReason; 33] = [
         Self::Truncated,
         Self::Malformed,
         Self::BadSourceMac,
@@ -105,6 +107,7 @@ impl DropReason {
         Self::ConnectionLimit,
         Self::NoNatPort,
         Self::PolicyDenied,
+        Self::NoEndpoint,
         Self::Fault,
     ];
 
@@ -142,6 +145,7 @@ impl DropReason {
             Self::ConnectionLimit => "connection_limit",
             Self::NoNatPort => "no_nat_port",
             Self::PolicyDenied => "policy_denied",
+            Self::NoEndpoint => "no_endpoint",
             Self::Fault => "fault",
         }
     }
@@ -180,6 +184,7 @@ impl DropReason {
             Self::ConnectionLimit => "its port, its zone or the switch has as many connections as it may",
             Self::NoNatPort => "its source is to be translated, and no port is free for it",
             Self::PolicyDenied => "a policy does not allow its connection",
+            Self::NoEndpoint => "nobody serves the service's address and port that it is for",
             Self::Fault => "a test injected this fault",
         }
     }

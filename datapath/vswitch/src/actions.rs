@@ -20,6 +20,8 @@ pub(crate) struct Actions {
     pub(crate) output: Output,
     /// The connection that the frame is of, which is asked about each frame.
     pub(crate) connection: Option<Handle>,
+    /// It gets the addresses and ports that its connection's packets have when they leave.
+    pub(crate) translate: bool,
 }
 
 /// Where a frame goes.
@@ -50,7 +52,7 @@ impl Actions {
 
     /// Of a frame in no VLAN, as it is.
     pub(crate) fn to(output: Output) -> Self {
-        Self { strip: false, vlan: 0, output, connection: None }
+        Self { strip: false, vlan: 0, output, connection: None, translate: false }
     }
 
     /// The shape in which `packet` leaves by a port that wants frames tagged, or does not, and has this MTU.

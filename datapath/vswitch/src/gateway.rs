@@ -55,6 +55,8 @@ pub(crate) enum Complaint {
     NoRoute,
     NoNeighbor,
     Expired,
+    /// Nobody serves the address and port.
+    NoEndpoint,
     /// The next link takes packets of this many bytes.
     TooBig(u32),
 }
@@ -65,6 +67,7 @@ impl Complaint {
             Self::NoRoute => DropReason::NoRoute,
             Self::NoNeighbor => DropReason::NoNeighbor,
             Self::Expired => DropReason::TtlExpired,
+            Self::NoEndpoint => DropReason::NoEndpoint,
             Self::TooBig(_) => DropReason::TooBig,
         }
     }
@@ -76,6 +79,7 @@ impl Complaint {
             Self::NoRoute => repr(icmpv4::UNREACHABLE, 0, [0; 4]),
             Self::NoNeighbor => repr(icmpv4::UNREACHABLE, 1, [0; 4]),
             Self::Expired => repr(icmpv4::TIME_EXCEEDED, 0, [0; 4]),
+            Self::NoEndpoint => repr(icmpv4::UNREACHABLE, 3, [0; 4]),
             Self::TooBig(mtu_bytes) => {
                 let rest = mtu_bytes.min(u16::MAX.into()).to_be_bytes();
                 repr(icmpv4::UNREACHABLE, icmpv4::FRAGMENTATION_NEEDED, rest)
@@ -90,6 +94,7 @@ impl Complaint {
             Self::NoRoute => repr(icmpv6::UNREACHABLE, 0, [0; 4]),
             Self::NoNeighbor => repr(icmpv6::UNREACHABLE, 3, [0; 4]),
             Self::Expired => repr(icmpv6::TIME_EXCEEDED, 0, [0; 4]),
+            Self::NoEndpoint => repr(icmpv6::UNREACHABLE, 4, [0; 4]),
             Self::TooBig(mtu_bytes) => repr(icmpv6::PACKET_TOO_BIG, 0, mtu_bytes.to_be_bytes()),
         }
     }
@@ -125,17 +130,21 @@ pub(crate) struct Handled<'a> {
 }
 
 impl Handled<'_> {
-    /// Sends the packet on to `hop`, or says why not.
+    /// Sends the packet on to `hop`, or says why not. True if it is sent.
     #[inline(never)]
     pub(crate) fn route(
         mut self,
         hop: HopNo,
         budget: &mut Budget,
         (out, report): (&mut Outputs, &mut ProcessReport),
-    ) {
-        let Some(hop) = self.program.hop(hop) else { return report.drops.add(DropReason::NoNeighbor, 1) };
+    ) -> bool {
+        let Some(hop) = self.program.hop(hop) else {
+            report.drops.add(DropReason::NoNeighbor, 1);
+            return false;
+        };
         if let Err(complaint) = self.pass(hop.mtu_bytes) {
-            return self.answer(Answer::Complain(complaint), budget, (out, report));
+            self.answer(Answer::Complain(complaint), budget, (out, report));
+            return false;
         }
         let head = self.burst.head_mut(self.frame);
         head[..6].copy_from_slice(&hop.mac.0);
@@ -144,6 +153,7 @@ impl Handled<'_> {
             None => out.push(hop.port, Egress::Plain, self.frame),
             Some(tunnel) => out.push(self.program.uplink(), Egress::Tunnel(tunnel), self.frame),
         }
+        true
     }
 
     /// Takes one hop off, where that is not done yet: the gateway is one router on all nodes.

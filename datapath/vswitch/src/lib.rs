@@ -21,6 +21,7 @@ mod parse;
 mod pipeline;
 mod policy;
 pub mod program;
+mod service;
 mod stations;
 mod switch;
 #[cfg(test)]

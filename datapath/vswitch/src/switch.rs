@@ -13,7 +13,7 @@ use frame::{BURST_FRAMES, Burst, DropCounts, DropReason};
 
 use crate::actions::{Actions, Output};
 use crate::cache::{Alike, Cache, CacheSizes, Habit, Level, NOWHERE};
-use crate::conntrack::{Fault, Observed, Sight};
+use crate::conntrack::{Fault, Handle, Observed, Sight, rewrite};
 use crate::gateway::{Budget, Handled};
 use crate::outputs::Outputs;
 use crate::parse::{Packet, Raw, parse};
@@ -272,9 +272,31 @@ impl Mixed<'_> {
         let origin = self.scene.origin();
         let handled = |burst| Handled { burst, frame, packet, origin, network: network.number, program, now };
         match actions.output {
-            Output::Route(host) => handled(burst).route(host, self.budget, (out, report)),
-            Output::Answer(answer) => handled(burst).answer(answer, self.budget, (out, report)),
+            Output::Route(host) => {
+                // The complaint is about the packet that was sent: translated is what goes on.
+                if !handled(burst).route(host, self.budget, (out, report)) {
+                    return;
+                }
+            }
+            Output::Answer(answer) => return handled(burst).answer(answer, self.budget, (out, report)),
             _ => actions.perform((burst, frame), (packet, origin), program, (out, report)),
+        }
+        if let Some(connection) = actions.connection.filter(|_| actions.translate) {
+            self.translate(frame, connection, burst);
+        }
+    }
+
+    /// Gives frame `frame` the addresses and ports that packets of `connection` leave with.
+    #[inline(never)]
+    fn translate(&self, frame: usize, connection: Handle, burst: &mut Burst) {
+        let connections = self.scene.shared.connections();
+        let sight = sight(&self.packets[frame], burst, frame);
+        let checksum = burst.offload(frame).checksum;
+        if let Some(error) = sight.error(self.scene.zone()) {
+            connections.translate_error(connection, &error, burst.head_mut(frame), checksum);
+        } else if let Some(to) = connections.translated(connection) {
+            let layout = sight.layout();
+            rewrite(burst.head_mut(frame), layout, checksum, &to);
         }
     }
 

@@ -54,6 +54,7 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
         }
         _ => return Err(DropReason::ForGateway),
     };
+    let destination = walk.served.map_or(destination, |served| served.to);
     if gateway.has(destination) { serve(walk) } else { route(walk, gateway, destination) }.map(Some)
 }
 

@@ -1,21 +1,25 @@
 //! What is to happen to a frame that no cache knows?
 //!
 //! ```text
-//! admit -> security -> learn -> gateway -> forward -> policy
+//! admit -> security -> learn -> service -> gateway -> forward -> policy
 //! ```
 //!
 //! Stages are plain functions, one file each, over a [`Walk`]: the key's view, which records what they look at; the program;
 //! the stations; and, when somebody asks, the sentences of a trace. The same functions decide and explain.
 
 mod admit;
+mod connection;
 mod forward;
 mod gateway;
 mod learn;
 mod policy;
 mod security;
+mod service;
 
 use frame::DropReason;
 
+use self::connection::Tracked;
+use self::service::Served;
 use crate::actions::{Actions, Origin};
 use crate::cache::Derived;
 use crate::conntrack::Sight;
@@ -66,6 +70,10 @@ pub(crate) struct Walk<'a> {
     source: Slot,
     /// The source was learned to be behind the ingress, or would be.
     source_is_here: bool,
+    /// The packet's connection has taken it.
+    tracked: Option<Tracked>,
+    /// It is of a service's connection: its destination is another from here on.
+    served: Option<Served>,
     /// False once something beyond the key was read: the decision is this frame's alone.
     cacheable: bool,
     /// The stages' sentences, if somebody wants them.
@@ -78,7 +86,8 @@ impl<'a> Walk<'a> {
         let view = View::new(&sight.packet.key);
         let (depends, source) = ([Dependence::NONE; 2], Slot::NONE);
         let (source_is_here, cacheable, trace) = (false, true, None);
-        Self { scene, sight, view, depends, source, source_is_here, cacheable, trace }
+        let (tracked, served) = (None, None);
+        Self { scene, sight, view, depends, source, source_is_here, tracked, served, cacheable, trace }
     }
 
     /// The same walk, whose stages say what they do.
@@ -115,6 +124,9 @@ fn decide(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
     security::run(walk)?;
     gateway::guard(walk)?;
     learn::run(walk, admitted);
+    if let Some(answer) = service::run(walk)? {
+        return Ok(answer);
+    }
     let actions = match gateway::run(walk)? {
         Some(actions) => actions,
         None => forward::run(walk, admitted)?,

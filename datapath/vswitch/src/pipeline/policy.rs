@@ -11,14 +11,12 @@
 use std::net::IpAddr;
 
 use frame::DropReason;
-use wire::{EtherType, IpProtocol};
+use wire::IpProtocol;
 
 use super::Walk;
+use super::connection::{Tracked, addresses, has_ports, is_ip, observe, track};
 use crate::actions::{Actions, Output};
-use crate::conntrack::{
-    Direction, Fault, Handle, Mark, Observed, Opening, Pickup, Quota, Refusal, Translation, Transport, Tuple,
-    ZoneNo,
-};
+use crate::conntrack::{Direction, Handle, Mark, Observed, Opening, Pickup, Quota, Refusal, ZoneNo};
 use crate::key::{Field, class};
 use crate::policy::{Side, Verdict};
 use crate::program::{Policy, PolicyNo, Port, Scope};
@@ -27,7 +25,7 @@ use crate::stations::Effect;
 /// Connections of one zone, and of those one port may open.
 const QUOTA: Quota = Quota { zone: 1 << 20, port: 1 << 18 };
 
-/// Adds to the decision `actions` what policies say.
+/// Adds to the decision `actions` what policies say, and the connection that policies or services are about.
 pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, DropReason> {
     let program = walk.scene.program;
     let to = match actions.output {
@@ -40,22 +38,25 @@ pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, Drop
     let policy = |number: Option<PolicyNo>| number.and_then(|number| program.policies().get(number));
     let ends =
         Ends { from: policy(walk.scene.ingress.policy), to: policy(to.and_then(|to: &Port| to.policy)) };
-    if ends.from.is_none() && ends.to.is_none() || !is_ip(walk) || walk.view.is(class::NEIGHBOR) {
+    let nobody_asks = ends.from.is_none() && ends.to.is_none() && walk.served.is_none();
+    if nobody_asks || !is_ip(walk) || walk.view.is(class::NEIGHBOR) {
         return Ok(actions);
     }
     let (source, destination) = addresses(walk);
     if destination.is_multicast() {
         return Ok(actions);
     }
-    look_at_all(walk);
-    match walk.sight.observe(walk.scene.zone()) {
+    match observe(walk) {
         Observed::Flow(tuple, transport) => {
-            let connection = track(walk, &ends, (&tuple, &transport))?;
-            Ok(Actions { connection, ..actions })
+            let tracked = track(walk, (tuple, transport))?;
+            let connection = decide(walk, &ends, &tracked)?;
+            Ok(Actions { connection, translate: walk.served.is_some() && connection.is_some(), ..actions })
         }
-        Observed::Error if is_related(walk) => Ok(actions),
+        Observed::Error if is_related(walk) => {
+            let connection = walk.served.and_then(|served| served.error_of);
+            Ok(Actions { connection, translate: connection.is_some(), ..actions })
+        }
         Observed::Error | Observed::Untracked => {
-            walk.cacheable = false;
             let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
             let asked = Question { client: source, server: destination, protocol, port: None };
             ask(walk, &ends, &asked).map(|()| actions)
@@ -65,7 +66,6 @@ pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, Drop
 
 /// True for an ICMP error about a packet of a connection that may be.
 fn is_related(walk: &mut Walk<'_>) -> bool {
-    walk.cacheable = false;
     let connections = walk.scene.shared.connections();
     let error = walk.sight.error(walk.scene.zone());
     let mark = error
@@ -84,7 +84,7 @@ struct Ends<'a> {
     to: Option<&'a Policy>,
 }
 
-/// What is asked about a connection.
+/// What is asked about a connection: services' endpoints, not their addresses.
 struct Question {
     client: IpAddr,
     server: IpAddr,
@@ -94,62 +94,20 @@ struct Question {
 }
 
 impl Question {
-    fn new(original: &Tuple) -> Self {
-        let has_ports = [IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP].contains(&original.protocol);
-        Self {
-            client: original.source.address(),
-            server: original.destination.address(),
-            protocol: original.protocol,
-            port: has_ports.then_some(original.destination.port),
-        }
-    }
-}
-
-fn is_ip(walk: &mut Walk<'_>) -> bool {
-    let ether_type = EtherType(walk.view.get(Field::ETHER_TYPE) as u16);
-    ether_type == EtherType::IPV4 || ether_type == EtherType::IPV6
-}
-
-/// Source and destination.
-fn addresses(walk: &mut Walk<'_>) -> (IpAddr, IpAddr) {
-    let mut read = |[high, low]: [Field; 2]| crate::key::ip(walk.view.get(high), walk.view.get(low));
-    (read(Field::SOURCE_IP), read(Field::DESTINATION_IP))
-}
-
-/// What makes the connection is looked at by the tracker, not here: the decision is of that connection's packets alone.
-fn look_at_all(walk: &mut Walk<'_>) {
-    for field in [Field::PROTOCOL, Field::CLASS, Field::SOURCE_PORT, Field::DESTINATION_PORT] {
-        walk.view.get(field);
-    }
-    let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
-    // An echo's identifier is not in the key.
-    if [IpProtocol::ICMP, IpProtocol::ICMPV6].contains(&protocol) {
-        walk.cacheable = false;
+    fn new(client: IpAddr, protocol: IpProtocol, (server, port): (IpAddr, u16)) -> Self {
+        Self { client, server, protocol, port: has_ports(protocol).then_some(port) }
     }
 }
 
 /// The connection of a packet, which may be.
-fn track(
-    walk: &mut Walk<'_>,
-    ends: &Ends<'_>,
-    (tuple, transport): (&Tuple, &Transport),
-) -> Result<Option<Handle>, DropReason> {
-    let (connections, now) = (walk.scene.shared.connections(), walk.scene.now);
-    if let Some(handle) = connections.find(tuple, now) {
-        let advanced = match walk.scene.effect {
-            Effect::Commit => connections.advance(handle, transport, now),
-            Effect::DryRun => connections.mark(handle).ok_or(Fault::Gone),
-        };
-        match advanced {
-            Ok(mark) => return keep(walk, ends, (handle, mark), tuple).map(Some),
-            Err(Fault::Invalid) => {
-                walk.say("policy", || "does not fit the state of its connection".to_owned());
-                return Err(DropReason::OutOfState);
-            }
-            Err(Fault::Gone) => {}
-        }
+fn decide(walk: &mut Walk<'_>, ends: &Ends<'_>, tracked: &Tracked) -> Result<Option<Handle>, DropReason> {
+    let Tracked { tuple, transport, found } = tracked;
+    if let Some(found) = *found {
+        return keep(walk, ends, found).map(Some);
     }
-    if let Err(denied) = ask(walk, ends, &Question::new(tuple)) {
+    let end = &tuple.destination;
+    let server = walk.served.map_or((end.address(), end.port), |served| (served.to, served.port));
+    if let Err(denied) = ask(walk, ends, &Question::new(tuple.source.address(), tuple.protocol, server)) {
         // Whoever it is for may begin this very connection, and make of it an answer.
         walk.cacheable = false;
         return Err(denied);
@@ -157,17 +115,17 @@ fn track(
     if walk.scene.effect == Effect::DryRun {
         return Ok(None);
     }
-    let mark = Mark { epoch: walk.scene.epoch(), ..Mark::default() };
     let opening = Opening {
         tuple,
         transport,
         port: walk.scene.ingress.number,
         quota: QUOTA,
-        translation: Translation::default(),
-        mark,
+        translation: walk.served.map(|served| served.translation).unwrap_or_default(),
+        mark: Mark { epoch: walk.scene.epoch(), ..Mark::default() },
         // The switch may have restarted under it.
         pickup: Pickup::Accept,
     };
+    let (connections, now) = (walk.scene.shared.connections(), walk.scene.now);
     match connections.open(&opening, now) {
         Ok(handle) => Ok(Some(handle)),
         // Another worker was first: the packet is as good as its.
@@ -177,28 +135,27 @@ fn track(
 }
 
 /// A connection that was allowed under this program, or still is under it.
-fn keep(
-    walk: &mut Walk<'_>,
-    ends: &Ends<'_>,
-    (handle, mark): (Handle, Mark),
-    tuple: &Tuple,
-) -> Result<Handle, DropReason> {
+fn keep(walk: &mut Walk<'_>, ends: &Ends<'_>, (handle, mark): (Handle, Mark)) -> Result<Handle, DropReason> {
     let epoch = walk.scene.epoch();
     if mark.epoch == epoch {
         walk.say("policy", || "is of a connection that was allowed".to_owned());
         return Ok(handle);
     }
-    let asked = match handle.direction() {
-        Direction::Original => ask(walk, ends, &Question::new(tuple)),
-        Direction::Reply => {
-            let turned = Ends { from: ends.to, to: ends.from };
-            ask(walk, &turned, &Question::new(&tuple.turned()))
-        }
+    let connections = walk.scene.shared.connections();
+    let (original, turned) = match handle.direction() {
+        Direction::Original => (handle, Ends { from: ends.from, to: ends.to }),
+        Direction::Reply => (handle.turned(), Ends { from: ends.to, to: ends.from }),
     };
+    let both = connections.tuple(original).zip(connections.translated(original));
+    let (tuple, translated) = both.ok_or(DropReason::OutOfState)?;
+    let server = (translated.destination.address(), translated.destination.port);
+    let asked = ask(walk, &turned, &Question::new(tuple.source.address(), tuple.protocol, server));
+    // What is denied now may be begun from the other end.
+    walk.cacheable &= asked.is_ok();
     if walk.scene.effect == Effect::Commit {
         match asked {
-            Ok(()) => drop(walk.scene.shared.connections().set_mark(handle, Mark { epoch, ..mark })),
-            Err(_) => drop(walk.scene.shared.connections().remove(handle)),
+            Ok(()) => drop(connections.set_mark(handle, Mark { epoch, ..mark })),
+            Err(_) => drop(connections.remove(handle)),
         }
     }
     asked.map(|()| handle)
@@ -248,7 +205,7 @@ fn flood(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, DropReason> {
 
 impl super::Scene<'_> {
     /// Where its addresses mean one thing.
-    fn scope(&self) -> Scope {
+    pub(super) fn scope(&self) -> Scope {
         match &self.network.gateway {
             Some(gateway) => Scope::Router(gateway.router()),
             None => Scope::Network(self.network.number),

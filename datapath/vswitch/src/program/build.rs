@@ -11,7 +11,7 @@ use super::{
     Domain, DomainNo, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec, Node, NodeNo,
     Port, PortNo, PortSpec, Program, ProgramError, ProgramSpec, Tunnel, Underlay, VlanMode,
 };
-use super::{policy, routers, underlay};
+use super::{policy, routers, service, underlay};
 
 impl Program {
     /// Checks `spec` and derives the lookups.
@@ -34,6 +34,7 @@ impl Program {
             hops: Vec::new(),
             underlay: underlay::build(&spec)?,
             policies: policy::build(&spec)?,
+            services: service::build(&spec)?,
         };
         for network in spec.networks.values() {
             let specs = by_network.get(&network.number).map_or(&[][..], Vec::as_slice);

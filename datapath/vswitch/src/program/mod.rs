@@ -9,6 +9,7 @@ mod build;
 mod policy;
 mod router;
 mod routers;
+mod service;
 mod tables;
 mod underlay;
 
@@ -23,6 +24,8 @@ pub use policy::{
 pub(crate) use policy::{Policies, Policy};
 pub(crate) use router::{Gateway, Hop, HopNo, Route, Router};
 pub use router::{GatewaySpec, Prefix, RouterNo};
+pub(crate) use service::Services;
+pub use service::{Affinity, EndpointSpec, FrontendSpec, ServiceNo, ServiceSpec};
 pub use tables::Program;
 pub(crate) use tables::{Domain, DomainNo, Member, Network, Port, Security};
 pub(crate) use underlay::{Node, Underlay};
@@ -134,6 +137,8 @@ pub struct ProgramSpec {
     pub policies: BTreeMap<PolicyNo, PolicySpec>,
     /// Who is who to them.
     pub identities: Vec<IdentitySpec>,
+    /// All services.
+    pub services: BTreeMap<ServiceNo, ServiceSpec>,
 }
 
 /// Why a spec is no program. The message names the object.
@@ -204,6 +209,26 @@ pub enum ProgramError {
     UnknownPolicy {
         /// The port's name.
         port: String,
+    },
+    /// A service has an address or a protocol that none can have.
+    #[error("service {service:?} has {what}")]
+    Service {
+        /// Its name.
+        service: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Two services have one address and port.
+    #[error("services {first:?} and {second:?} both have {address} port {port}")]
+    DuplicateFrontend {
+        /// One's name.
+        first: String,
+        /// The other's.
+        second: String,
+        /// The address.
+        address: IpAddr,
+        /// The port.
+        port: u16,
     },
     /// What an identity is of is no prefix.
     #[error("an identity is of {addresses}, which is no prefix")]

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use wire::MacAddr;
 
 use super::{
-    Gateway, Hop, HopNo, NetworkNo, Policies, PolicyNo, PortNo, ProgramSpec, Router, RouterNo, Tunnel,
-    Underlay, VlanId, Vni,
+    Gateway, Hop, HopNo, NetworkNo, Policies, PolicyNo, PortNo, ProgramSpec, Router, RouterNo, Services,
+    Tunnel, Underlay, VlanId, Vni,
 };
 use crate::stations::{Place, StationView};
 
@@ -23,6 +23,7 @@ pub struct Program {
     pub(super) hops: Vec<Hop>,
     pub(super) underlay: Option<Underlay>,
     pub(super) policies: Policies,
+    pub(super) services: Services,
 }
 
 /// The position of a [`Domain`] in its program.

@@ -9,6 +9,7 @@ mod limits;
 mod overlay;
 mod policy;
 mod security;
+mod service;
 mod words;
 
 use std::collections::BTreeMap;

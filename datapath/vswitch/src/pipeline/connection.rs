@@ -1,0 +1,81 @@
+//! Of which connection is the packet, and what was decided for that? What services and policies have in common.
+
+use std::net::IpAddr;
+
+use frame::DropReason;
+use wire::{EtherType, IpProtocol};
+
+use super::Walk;
+use crate::conntrack::{Fault, Handle, Mark, Observed, Transport, Tuple};
+use crate::key::Field;
+use crate::stations::Effect;
+
+/// A packet that its connection is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tracked {
+    pub(crate) tuple: Tuple,
+    pub(crate) transport: Transport,
+    /// The connection, which has taken the packet; none yet.
+    pub(crate) found: Option<(Handle, Mark)>,
+}
+
+pub(super) fn is_ip(walk: &mut Walk<'_>) -> bool {
+    let ether_type = EtherType(walk.view.get(Field::ETHER_TYPE) as u16);
+    ether_type == EtherType::IPV4 || ether_type == EtherType::IPV6
+}
+
+pub(super) fn has_ports(protocol: IpProtocol) -> bool {
+    [IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP].contains(&protocol)
+}
+
+/// Source and destination.
+pub(super) fn addresses(walk: &mut Walk<'_>) -> (IpAddr, IpAddr) {
+    let mut read = |[high, low]: [Field; 2]| crate::key::ip(walk.view.get(high), walk.view.get(low));
+    (read(Field::SOURCE_IP), read(Field::DESTINATION_IP))
+}
+
+/// What the packet is to the tracker. That looks at all that makes a connection: the decision is of that one's packets alone.
+pub(super) fn observe(walk: &mut Walk<'_>) -> Observed {
+    let [a, b] = Field::SOURCE_IP;
+    let [c, d] = Field::DESTINATION_IP;
+    let ports = [Field::PROTOCOL, Field::CLASS, Field::SOURCE_PORT, Field::DESTINATION_PORT];
+    for field in [a, b, c, d].into_iter().chain(ports) {
+        walk.view.get(field);
+    }
+    let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
+    let observed = walk.sight.observe(walk.scene.zone());
+    // An echo's identifier is not in the key.
+    if !matches!(observed, Observed::Flow(..)) || [IpProtocol::ICMP, IpProtocol::ICMPV6].contains(&protocol) {
+        walk.cacheable = false;
+    }
+    observed
+}
+
+/// Lets the connection of a packet take it, once for all stages.
+pub(super) fn track(
+    walk: &mut Walk<'_>,
+    (tuple, transport): (Tuple, Transport),
+) -> Result<Tracked, DropReason> {
+    if let Some(tracked) = walk.tracked {
+        return Ok(tracked);
+    }
+    let (connections, now) = (walk.scene.shared.connections(), walk.scene.now);
+    let mut found = None;
+    if let Some(handle) = connections.find(&tuple, now) {
+        let advanced = match walk.scene.effect {
+            Effect::Commit => connections.advance(handle, &transport, now),
+            Effect::DryRun => connections.mark(handle).ok_or(Fault::Gone),
+        };
+        match advanced {
+            Ok(mark) => found = Some((handle, mark)),
+            Err(Fault::Invalid) => {
+                walk.say("connection", || "does not fit the state of its connection".to_owned());
+                return Err(DropReason::OutOfState);
+            }
+            Err(Fault::Gone) => {}
+        }
+    }
+    let tracked = Tracked { tuple, transport, found };
+    walk.tracked = Some(tracked);
+    Ok(tracked)
+}

@@ -1,0 +1,149 @@
+//! Is the packet for a service, or an endpoint's answer? Then it goes on with other addresses.
+//!
+//! A connection to a service's address is given to one of its endpoints when it begins, and stays with it; its packets have
+//! the endpoint's address from here on, and those back have the service's. Routes and policies see the endpoint.
+//!
+//! Most packets are told apart by their addresses alone: only those of services' addresses, and from endpoints, are looked
+//! at further. A pod that is its own endpoint would answer itself, so the gateway's address stands for it.
+
+use std::net::IpAddr;
+
+use frame::DropReason;
+
+use super::Walk;
+use super::connection::{addresses, has_ports, is_ip, observe, track};
+use crate::actions::{Actions, Output};
+use crate::conntrack::{DestinationNat, Handle, Observed, PortRange, SourceNat, Translation, Tuple};
+use crate::gateway::{Answer, Complaint};
+use crate::key::{Field, TAGGED};
+use crate::program::{Affinity, EndpointSpec, FrontendSpec, Gateway};
+use crate::service;
+use crate::stations::Effect;
+
+/// What becomes of a packet's addresses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Served {
+    /// Where it goes from here on.
+    pub(crate) to: IpAddr,
+    /// The endpoint's port.
+    pub(crate) port: u16,
+    /// Of a connection that begins; that of others is known.
+    pub(crate) translation: Translation,
+    /// For an error, which opens no connection: the one that it is about.
+    pub(crate) error_of: Option<Handle>,
+}
+
+/// Decides where packets of services go on; answers those that nobody serves.
+pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
+    let services = walk.scene.program.services();
+    let Some(gateway) = &walk.scene.network.gateway else { return Ok(None) };
+    if services.is_empty() || walk.view.bits(Field::TAG, TAGGED) != 0 || !is_ip(walk) {
+        return Ok(None);
+    }
+    let (scope, (source, destination)) = (walk.scene.scope(), addresses(walk));
+    let is_for_service =
+        services.is_frontend(scope, destination) && walk.view.destination_mac() == gateway.mac;
+    if !is_for_service && !services.is_host(scope, source) {
+        return Ok(None);
+    }
+    match observe(walk) {
+        Observed::Flow(tuple, transport) => {
+            let tracked = track(walk, (tuple, transport))?;
+            if let Some((handle, _)) = tracked.found.filter(|(handle, _)| is_current(walk, *handle, &tuple)) {
+                walk.served = known(walk, handle, &tuple);
+                return Ok(None);
+            }
+            if is_for_service { begin(walk, gateway, &tuple) } else { Ok(None) }
+        }
+        Observed::Error => {
+            walk.served = error(walk);
+            Ok(None)
+        }
+        Observed::Untracked if is_for_service => refuse(walk, destination, 0),
+        Observed::Untracked => Ok(None),
+    }
+}
+
+/// True for a connection that its endpoint still serves. TCP and SCTP are left to end; a datagram's sender would never learn.
+fn is_current(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> bool {
+    let connections = walk.scene.shared.connections();
+    let Some(translated) = connections.translated(handle) else { return false };
+    if tuple.protocol != wire::IpProtocol::UDP || translated.destination == tuple.destination {
+        return true;
+    }
+    let service = walk.scene.program.services().at(walk.scene.scope(), &frontend(tuple));
+    let endpoint =
+        EndpointSpec { address: translated.destination.address(), port: translated.destination.port };
+    // What goes back to a client is of no service.
+    let is_back = handle.direction() == crate::conntrack::Direction::Reply;
+    if is_back || service.is_some_and(|service| service.has(&endpoint)) {
+        return true;
+    }
+    walk.say("service", || format!("was served by {}, which no longer does", endpoint.address));
+    if walk.scene.effect == Effect::Commit {
+        connections.remove(handle);
+    }
+    if let Some(tracked) = &mut walk.tracked {
+        tracked.found = None;
+    }
+    false
+}
+
+/// A packet of a connection whose endpoint is chosen.
+fn known(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> Option<Served> {
+    let translated = walk.scene.shared.connections().translated(handle).filter(|it| it != tuple)?;
+    let (to, port) = (translated.destination.address(), translated.destination.port);
+    walk.say("service", || match translated.destination == tuple.destination {
+        true => format!("is an endpoint's answer: from {} on the way", translated.source.address()),
+        false => format!("is of a connection with {to} port {port}"),
+    });
+    Some(Served { to, port, translation: Translation::default(), error_of: None })
+}
+
+/// An ICMP error about a packet of such a connection.
+fn error(walk: &mut Walk<'_>) -> Option<Served> {
+    let connections = walk.scene.shared.connections();
+    let handle = connections.related(&walk.sight.error(walk.scene.zone())?, walk.scene.now)?;
+    let (tuple, translated) = (connections.tuple(handle)?, connections.translated(handle)?);
+    if tuple == translated {
+        return None;
+    }
+    walk.say("service", || "is an error about a connection with a service".to_owned());
+    let (to, port) = (translated.destination.address(), translated.destination.port);
+    Some(Served { to, port, translation: Translation::default(), error_of: Some(handle) })
+}
+
+/// The first packet of a connection.
+fn begin(walk: &mut Walk<'_>, gateway: &Gateway, tuple: &Tuple) -> Result<Option<Actions>, DropReason> {
+    let (client, server) = (tuple.source.address(), frontend(tuple));
+    if !has_ports(tuple.protocol) {
+        return refuse(walk, server.address, 0);
+    }
+    let Some(service) = walk.scene.program.services().at(walk.scene.scope(), &server) else {
+        return refuse(walk, server.address, server.port);
+    };
+    let ports = (service.affinity == Affinity::None).then_some((tuple.source.port, tuple.destination.port));
+    let Some(EndpointSpec { address, port }) = service.choose(service::hash(client, ports)) else {
+        walk.say("service", || format!("is for service {}, which has no endpoint", service.name));
+        return refuse(walk, server.address, server.port);
+    };
+    walk.say("service", || format!("is for service {}: {address} port {port} serves it", service.name));
+    let source = if address == client { gateway.address_towards(client) } else { None };
+    let translation = Translation {
+        source: source.map(|own| SourceNat::new(own, PortRange::UNPRIVILEGED)),
+        destination: Some(DestinationNat::new(address, Some(port))),
+    };
+    walk.served = Some(Served { to: address, port, translation, error_of: None });
+    Ok(None)
+}
+
+fn frontend(tuple: &Tuple) -> FrontendSpec {
+    let (address, port) = (tuple.destination.address(), tuple.destination.port);
+    FrontendSpec { address, protocol: tuple.protocol, port }
+}
+
+/// Tells the sender that nobody serves it.
+fn refuse(walk: &mut Walk<'_>, address: IpAddr, port: u16) -> Result<Option<Actions>, DropReason> {
+    walk.say("service", || format!("nobody serves {address} port {port}: says so"));
+    Ok(Some(Actions::to(Output::Answer(Answer::Complain(Complaint::NoEndpoint)))))
+}
