@@ -44,6 +44,12 @@ impl Namespace {
         Ok(Self { name: spec.name.as_str().into(), labels: Labels::new(&labels)? })
     }
 
+    /// The namespace of a pod, where nobody wrote it.
+    pub fn unwritten(pod: &PodName) -> Self {
+        let name = pod.namespace.clone();
+        Self { labels: Labels::one(NAMESPACE_NAME_LABEL, &name), name }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -19,6 +19,11 @@ impl Labels {
         Ok(Self(pairs.collect()))
     }
 
+    /// This one alone.
+    pub(crate) fn one(key: &str, value: &str) -> Self {
+        Self([(key.into(), value.into())].into())
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
         let at = self.0.binary_search_by(|(own, _)| (**own).cmp(key)).ok()?;

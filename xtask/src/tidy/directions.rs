@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vswitch", &["wire", "frame"]),
     ("worker", &["ports", "vswitch", "frame", "wire"]),
     ("model", &["wire"]),
+    ("policy", &["model", "vswitch", "wire"]),
     ("local-api", &["model"]),
     ("reconcile", &["model", "vswitch", "local-api", "wire"]),
     ("linux", &["reconcile", "model", "vduse", "wire"]),
