@@ -3,10 +3,12 @@
 
 mod node;
 
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use node::cluster::{Cluster, Family};
-use node::{PATIENCE, possible, wait_for_ping};
+use node::{PATIENCE, Pod, possible, wait_for, wait_for_ping};
 
 const NETWORKS: &str = "
 networks:
@@ -118,4 +120,94 @@ fn a_killed_switch_leaves_its_host_alone_and_its_pods_come_back() {
     cluster.nodes[0].start_switch();
     cluster.nodes[0].start_agent();
     wait_for_ping(&one, at_two.ipv4());
+}
+
+const SHOP: &str = "
+networks:
+  - name: pods
+    topology: layer3
+    vni: 100
+    policies: true
+    subnets: [{subnet: 10.128.0.0/14, nodePrefix: 23}]
+    routes: [{dst: 172.30.0.0/16}]
+pods:
+  - {namespace: shop, name: web, labels: {app: web}, addresses: [10.128.4.2]}
+  - {namespace: shop, name: client, labels: {role: client}, addresses: [10.128.2.2]}
+  - {namespace: shop, name: stranger, labels: {role: STRANGER}, addresses: [10.128.2.3]}
+networkPolicies:
+  - namespace: shop
+    name: web
+    podSelector: {matchLabels: {app: web}}
+    ingress:
+      - from: [{podSelector: {matchLabels: {role: client}}}]
+        ports: [{port: 8080}]
+services:
+  - namespace: shop
+    name: web
+    network: pods
+    clusterIPs: [172.30.0.10]
+    ports: [{port: 80, targetPort: 8080}]
+    selector: {app: web}
+";
+
+/// Answers each connection to port `port` of a pod with the client's address, for as long as the test runs.
+fn serve(pod: &Pod, port: u16) {
+    let listener = pod.netns().run(move || TcpListener::bind(("0.0.0.0", port))).unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, client)) = listener.accept() {
+            let _ = write!(stream, "{}", client.ip());
+        }
+    });
+}
+
+/// What a server says to a pod; none if it does not within a second or two.
+fn ask(pod: &Pod, server: (&str, u16)) -> Option<String> {
+    let address = SocketAddr::new(server.0.parse::<IpAddr>().unwrap(), server.1);
+    let said = pod.netns().run(move || {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(1500))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said)?;
+        Ok(said)
+    });
+    said.ok()
+}
+
+#[test]
+fn a_service_and_a_policy_hold_across_nodes() {
+    if !possible("a_service_and_a_policy_hold_across_nodes") {
+        return;
+    }
+    let cluster = Cluster::start(2, Family::V4, SHOP);
+    let attach = |node: usize, name| {
+        let pod = Pod::of_namespace("shop", name);
+        let attached = cluster.nodes[node].add(&pod, "pods");
+        (pod, attached.ipv4().to_string())
+    };
+    let (web, at_web) = attach(1, "web");
+    let ((client, at_client), (stranger, at_stranger)) = (attach(0, "client"), attach(0, "stranger"));
+    assert_eq!([&*at_web, &*at_client, &*at_stranger], ["10.128.4.2", "10.128.2.2", "10.128.2.3"]);
+    serve(&web, 8080);
+    serve(&web, 9090);
+    let service = ("172.30.0.10", 80);
+    wait_for("the service to answer", || ask(&client, service).is_some());
+    assert_eq!(ask(&client, service), Some(at_client.clone()), "the server sees who asks");
+    assert_eq!(ask(&client, (&at_web, 8080)), Some(at_client), "so it does without the service");
+    assert_eq!(ask(&client, (&at_web, 9090)), None, "that port is not allowed");
+    assert_eq!(ask(&stranger, service), None);
+    let denied = || {
+        let ports = cluster.nodes[1].get("drops");
+        ports.to_string().contains("policy_denied")
+    };
+    assert!(denied(), "by the node of the pod that it is for: {}", cluster.nodes[1].get("drops"));
+    // What the file says is so within seconds, and no other connection notices.
+    cluster.write(Family::V4, &SHOP.replace("STRANGER", "client"));
+    wait_for("the stranger to be a client", || ask(&stranger, service) == Some(at_stranger.clone()));
+    cluster.write(Family::V4, &SHOP.replace("selector: {app: web}", "selector: {app: nobody}"));
+    let refused = || {
+        let connect = || TcpStream::connect_timeout(&"172.30.0.10:80".parse().unwrap(), PATIENCE);
+        client.netns().run(connect).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
+    wait_for("a service that nobody serves to refuse", refused);
+    cluster.nodes.iter().for_each(node::Node::assert_ledger_balances);
 }

@@ -30,7 +30,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::{Network, NetworkError, NetworkName, NetworkSpec, NodeError, NodeSpec, Underlay};
+use crate::{
+    ClusterNetworkPolicySpec, NamespaceSpec, Network, NetworkError, NetworkName, NetworkPolicySpec,
+    NetworkSpec, NodeError, NodeSpec, ObjectName, ObjectSpecs, Objects, ObjectsError, PodSpec, ServiceSpec,
+    Underlay,
+};
 
 /// The largest networks file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
@@ -40,16 +44,49 @@ pub const MAX_FILE_BYTES: usize = 4 << 20;
 pub struct Networks {
     by_name: BTreeMap<NetworkName, Arc<Network>>,
     underlay: Option<Underlay>,
+    objects: Arc<Objects>,
 }
 
 /// What a networks file says.
 #[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct FileSpec {
     #[serde(default)]
     nodes: Vec<NodeSpec>,
     #[serde(default)]
     networks: Vec<NetworkSpec>,
+    #[serde(default)]
+    namespaces: Vec<NamespaceSpec>,
+    #[serde(default)]
+    pods: Vec<PodSpec>,
+    #[serde(default)]
+    network_policies: Vec<NetworkPolicySpec>,
+    #[serde(default)]
+    cluster_network_policies: Vec<ClusterNetworkPolicySpec>,
+    #[serde(default)]
+    services: Vec<ServiceSpec>,
+}
+
+impl FileSpec {
+    fn extend(&mut self, other: FileSpec) {
+        self.nodes.extend(other.nodes);
+        self.networks.extend(other.networks);
+        self.namespaces.extend(other.namespaces);
+        self.pods.extend(other.pods);
+        self.network_policies.extend(other.network_policies);
+        self.cluster_network_policies.extend(other.cluster_network_policies);
+        self.services.extend(other.services);
+    }
+
+    fn objects(&self) -> ObjectSpecs {
+        ObjectSpecs {
+            namespaces: self.namespaces.clone(),
+            pods: self.pods.clone(),
+            network_policies: self.network_policies.clone(),
+            cluster_network_policies: self.cluster_network_policies.clone(),
+            services: self.services.clone(),
+        }
+    }
 }
 
 /// Why a text defines no networks.
@@ -64,6 +101,29 @@ pub enum FileError {
     /// A network is not legal.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// A pod, policy or service is not legal.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+    /// Two networks that no router joins have policies.
+    #[error(
+        "network {network:?}: policies: no router joins it to network {rival:?}, which has policies, too: name one router in both, or set policies in one of them only"
+    )]
+    PoliciesApart {
+        /// The later one by name.
+        network: NetworkName,
+        /// The other one.
+        rival: NetworkName,
+    },
+    /// A service of a network that has no gateway of ours, or of none.
+    #[error(
+        "Service {service}: network: {network:?} is no network with a router: define it with one, or name another"
+    )]
+    ServiceWithoutRouter {
+        /// The service.
+        service: ObjectName,
+        /// Its network.
+        network: NetworkName,
+    },
     /// A node is not legal.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -124,9 +184,7 @@ impl Networks {
     pub fn parse_all(texts: &[&str], own: &str) -> Result<Self, FileError> {
         let mut all = FileSpec::default();
         for text in texts {
-            let FileSpec { nodes, networks } = read(text)?;
-            all.nodes.extend(nodes);
-            all.networks.extend(networks);
+            all.extend(read(text)?);
         }
         Self::new(&all, own)
     }
@@ -150,7 +208,10 @@ impl Networks {
         }
         check_routers(&by_name)?;
         check_vnis(&by_name)?;
-        Ok(Self { by_name, underlay })
+        check_policies(&by_name)?;
+        let objects = Arc::new(Objects::new(&specs.objects())?);
+        check_services(&objects, &by_name)?;
+        Ok(Self { by_name, underlay, objects })
     }
 
     /// The network of that name.
@@ -168,6 +229,11 @@ impl Networks {
         self.by_name.keys()
     }
 
+    /// What policies and services are made of.
+    pub fn objects(&self) -> &Arc<Objects> {
+        &self.objects
+    }
+
     /// The nodes, if this one is among them.
     pub fn underlay(&self) -> Option<&Underlay> {
         self.underlay.as_ref()
@@ -182,6 +248,35 @@ fn read(text: &str) -> Result<FileSpec, FileError> {
     let file: Option<FileSpec> =
         serde_yaml_ng::from_str(text).map_err(|error| FileError::Shape(error.to_string()))?;
     Ok(file.unwrap_or_default())
+}
+
+/// A policy names pods by their labels, and means one address of each: networks that it is about are joined by one router.
+fn check_policies(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), FileError> {
+    let mut asked = networks.values().filter(|network| network.spec().policies);
+    let Some(first) = asked.next() else { return Ok(()) };
+    let is_apart = |other: &&Arc<Network>| first.router().is_none() || other.router() != first.router();
+    match asked.find(is_apart) {
+        Some(other) => {
+            let (network, rival) = (other.name().clone(), first.name().clone());
+            Err(FileError::PoliciesApart { network, rival })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The gateway is what takes packets to services.
+fn check_services(
+    objects: &Objects,
+    networks: &BTreeMap<NetworkName, Arc<Network>>,
+) -> Result<(), FileError> {
+    let has_router = |name: &NetworkName| networks.get(name).is_some_and(|it| it.router().is_some());
+    match objects.services.values().find(|service| !has_router(service.network())) {
+        Some(service) => {
+            let (service, network) = (service.name().clone(), service.network().clone());
+            Err(FileError::ServiceWithoutRouter { service, network })
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_vnis(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), FileError> {

@@ -15,11 +15,13 @@ mod network;
 mod network_policy;
 mod node;
 mod object;
+mod objects;
 mod parts;
 mod pci;
 mod pod;
 mod rule;
 mod selector;
+mod service;
 mod subnet;
 mod vf;
 
@@ -43,6 +45,7 @@ pub use network_policy::{
 };
 pub use node::{InvalidNode, Node, NodeError, NodeSpec, Underlay};
 pub use object::{InvalidField, ObjectError};
+pub use objects::{ObjectName, ObjectSpecs, Objects, ObjectsError};
 pub use pci::{AddressError, PciAddress};
 pub use pod::{
     ContainerPortSpec, NAMESPACE_NAME_LABEL, NamedPort, Namespace, NamespaceSpec, Pod, PodName, PodSpec,
@@ -50,6 +53,7 @@ pub use pod::{
 };
 pub use rule::{Action, Block, NamespaceChoice, Peer, PodChoice, PortMatch, Ports, Rule};
 pub use selector::{Asked, LabelSelector, LabelSelectorSpec, Labels, Operator, Requirement, RequirementSpec};
+pub use service::{Service, ServicePort, ServicePortSpec, ServiceSpec, SessionAffinity};
 pub use subnet::{AddressRange, Subnet, SubnetError, SubnetSpec, successor};
 pub use vf::{ConfigError, VfConfig, VfLinkState, Vlan, VlanProtocol};
 pub use wire::MacAddr;

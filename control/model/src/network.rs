@@ -47,6 +47,9 @@ pub struct NetworkSpec {
     /// Pods may only send from the addresses they were given.
     #[serde(default = "yes")]
     pub port_security: bool,
+    /// Policies are about the pods of the network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub policies: bool,
     /// Pods of the network do not reach each other, only others.
     #[serde(default)]
     pub isolated: bool,

@@ -116,6 +116,9 @@ pub enum InvalidField {
     /// A name for a port of what has no named ports.
     #[error("names a port, and networks have no named ports: write tcp, udp or sctp with a number")]
     NamedPortOfNetwork,
+    /// A text that names no network.
+    #[error("{0}")]
+    Network(crate::NameError),
     /// No pod can have it.
     #[error("{0} is no pod's address: write a unicast one, IPv4 not mapped to IPv6")]
     Address(std::net::IpAddr),

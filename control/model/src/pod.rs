@@ -214,6 +214,15 @@ impl Pod {
         &self.addresses
     }
 
+    /// The same pod at these addresses.
+    #[must_use]
+    pub fn at(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let mut addresses: Vec<_> = addresses.into_iter().collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Self { addresses: addresses.into(), ..self.clone() }
+    }
+
     /// Its ports that have names.
     pub fn named_ports(&self) -> &[NamedPort] {
         &self.ports
@@ -230,7 +239,7 @@ impl Pod {
     }
 }
 
-fn is_unicast(address: IpAddr) -> bool {
+pub(crate) fn is_unicast(address: IpAddr) -> bool {
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     let is_mapped = address.to_canonical() != address;
     !(address.is_unspecified()

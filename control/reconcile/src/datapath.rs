@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use vswitch::program::{
-    IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix, Scope, UnderlaySpec,
+    IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix, Scope, ServiceNo,
+    ServiceSpec, UnderlaySpec,
 };
 
 use crate::kernel::Ownership;
@@ -87,6 +88,10 @@ pub struct Update {
     pub put_identities: Vec<IdentitySpec>,
     /// Addresses that have no identity any more.
     pub delete_identities: Vec<(Scope, Prefix)>,
+    /// Services to create or replace.
+    pub put_services: Vec<ServiceSpec>,
+    /// Services to remove.
+    pub delete_services: Vec<ServiceNo>,
 }
 
 /// What became of an update.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use model::{
     AttachmentId, DeviceDriver, DeviceRequest, Dns, KindChoice, MacAddr, Network, NetworkName, Networks,
-    PciAddress, PodRef, PortKind, Subnet, VfConfig, Vlan, VlanProtocol,
+    Objects, PciAddress, PodRef, PortKind, Subnet, VfConfig, Vlan, VlanProtocol,
 };
 
 use crate::choice::Chosen;
@@ -225,6 +225,7 @@ pub struct Desired {
     // Of the uplink, once there was one.
     uplink_port: Option<u16>,
     reached: Option<Reached>,
+    objects: Arc<Objects>,
 }
 
 impl Desired {
@@ -325,10 +326,16 @@ impl Desired {
                 known.network = Arc::clone(network);
             }
         }
+        self.objects = Arc::clone(networks.objects());
         let next_hops = self.reached.take().map(|reached| reached.next_hops).unwrap_or_default();
         if let (Some(nodes), Some(port)) = (networks.underlay().cloned(), self.uplink_port) {
             self.reached = Some(Reached { nodes, port, next_hops });
         }
+    }
+
+    /// What policies and services are made of.
+    pub(crate) fn objects(&self) -> &Arc<Objects> {
+        &self.objects
     }
 
     /// The node among the others, if it is one of several.

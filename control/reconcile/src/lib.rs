@@ -7,7 +7,8 @@
 //! - [`kernel`], [`cards`], [`datapath`], [`delegate`]: the rim. What is done to the node's kernel, to its network cards, to its
 //!   switch and by IPAM plugins, as traits.
 //! - [`record`], [`desired`], [`ipam`]: what is to be, as plain data; `choice`: of which kind it is.
-//! - [`store`]: what survives the agent. `underlay`: the other nodes, and the ways to them.
+//! - [`store`]: what survives the agent. `underlay`: the other nodes, and the ways to them. `policies`,
+//!   `services`: what objects mean for the switch.
 //! - [`engine`]: ADD, DEL, GC; `parts`: what each kind of attachment has; `handover`: devices of cards; `check`: CHECK;
 //!   `repair`: what went away is made again.
 //!
@@ -25,9 +26,11 @@ pub mod ipam;
 pub mod kernel;
 mod locks;
 mod parts;
+mod policies;
 mod program;
 pub mod record;
 mod repair;
+mod services;
 pub mod store;
 mod underlay;
 mod vhost;

@@ -14,7 +14,9 @@ use vswitch::program::{
 use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, Update, VhostUserRole};
 use crate::desired::{Desired, Known};
 use crate::kernel::Ownership;
+use crate::policies::{Policies, pod_name};
 use crate::record::Attachment;
+use crate::services::Services;
 use crate::underlay::{self, Reached};
 
 /// What is known of the switch.
@@ -25,6 +27,8 @@ pub(crate) struct Programmer {
     instance: Option<String>,
     // Ports that failed when everything was sent.
     failed: BTreeSet<PortNo>,
+    policies: Policies,
+    services: Services,
     // Another process was sent everything, by whatever call found it first; told by the next `sync`.
     renewed: bool,
 }
@@ -98,7 +102,7 @@ impl Programmer {
     ) -> Result<(), ProgramError> {
         let PortSpec { number, name, .. } = port.spec.clone();
         let change = Update { put_ports: vec![port], ..Update::default() };
-        self.change(switch, desired, change, (number, name))
+        self.change(switch, &desired(), change, (number, name))
     }
 
     /// Removes one port that is not desired any more.
@@ -110,20 +114,21 @@ impl Programmer {
     ) -> Result<(), ProgramError> {
         self.failed.remove(&number);
         let change = Update { delete_ports: vec![number], ..Update::default() };
-        self.change(switch, desired, change, (number, name))
+        self.change(switch, &desired(), change, (number, name))
     }
 
     /// Sends a change of one port, or everything where the switch needs that; fails if that port fails.
     fn change(
         &mut self,
         switch: &dyn Datapath,
-        desired: impl FnOnce() -> Desired,
+        desired: &Desired,
         mut change: Update,
         (number, name): (PortNo, String),
     ) -> Result<(), ProgramError> {
-        let failed = if self.version == 0 {
+        let is_whole = self.version == 0 || !self.add_meaning(desired, &mut change);
+        let failed = if is_whole {
             let info = switch.info()?;
-            self.send_all(switch, info.program_version, &desired())?
+            self.send_all(switch, info.program_version, desired)?
         } else {
             change.from_version = self.version;
             change.to_version = self.version + 1;
@@ -132,14 +137,49 @@ impl Programmer {
             match switch.apply(&change)? {
                 Applied::Done { instance, failed } => {
                     (self.version, self.instance) = (change.to_version, Some(instance));
+                    self.failed.extend(failed.iter().map(|(port, _)| *port).filter(|port| *port != number));
                     failed
                 }
-                Applied::Resync => self.send_all(switch, before, &desired())?,
+                Applied::Resync => self.send_all(switch, before, desired)?,
             }
         };
         match failed.into_iter().find(|(failed, _)| *failed == number) {
             Some((_, reason)) => Err(ProgramError::Port { port: name, reason }),
             None => Ok(()),
+        }
+    }
+
+    /// Adds to `change` what it means for policies and services, and the ports that have another policy by it. False if
+    /// everything is to be sent.
+    fn add_meaning(&mut self, desired: &Desired, change: &mut Update) -> bool {
+        let Some(policies) = self.policies.follow(desired) else { return false };
+        let services = self.services.follow(desired);
+        let named: BTreeSet<PortNo> = change
+            .put_ports
+            .iter()
+            .map(|port| port.spec.number)
+            .chain(change.delete_ports.iter().copied())
+            .collect();
+        let others =
+            desired.plugged().filter(|it| pod_name(it).is_some_and(|pod| policies.pods.contains(&pod)));
+        let others = others.filter_map(|it| port(it, desired.network(&it.network)?));
+        change.put_ports.extend(others.filter(|port| !named.contains(&port.spec.number)));
+        self.set_policies(&mut change.put_ports, desired);
+        change.put_policies = policies.put;
+        change.delete_policies = policies.delete;
+        change.put_identities = policies.put_identities;
+        change.delete_identities = policies.delete_identities;
+        change.put_services = services.put;
+        change.delete_services = services.delete;
+        true
+    }
+
+    /// Gives each port the policy of its pod.
+    fn set_policies(&self, ports: &mut [Port], desired: &Desired) {
+        for port in ports {
+            let attachment = desired.attachments().find(|it| it.port == Some(port.spec.number.0));
+            let known = attachment.and_then(|it| Some((it, desired.network(&it.network)?)));
+            port.spec.policy = known.and_then(|(attachment, known)| self.policies.of(attachment, known));
         }
     }
 
@@ -154,11 +194,19 @@ impl Programmer {
         let ports = desired
             .plugged()
             .filter_map(|attachment| port(attachment, desired.network(&attachment.network)?));
+        let mut put_ports: Vec<_> = reached.map(Reached::uplink).into_iter().chain(ports).collect();
+        self.policies.follow(desired);
+        self.services.follow(desired);
+        self.set_policies(&mut put_ports, desired);
+        let (put_policies, put_identities) = self.policies.all();
         let update = Update {
             to_version: at_least.max(self.version) + 1,
             put_networks: reached.map(|_| underlay::network()).into_iter().chain(networks).collect(),
-            put_ports: reached.map(Reached::uplink).into_iter().chain(ports).collect(),
+            put_ports,
             underlay: reached.map(Reached::spec),
+            put_policies,
+            put_identities,
+            put_services: self.services.all(),
             ..Update::default()
         };
         self.version = 0;
@@ -189,17 +237,22 @@ fn network(known: &Known, desired: &Desired) -> NetworkSpec {
     }
 }
 
+/// The number of the router of a network.
+pub(crate) fn router_of(known: &Known, router: &NetworkName, desired: &Desired) -> u32 {
+    // That of its first network: networks that join or leave seldom change it.
+    let of_router = |known: &&Known| known.network.router() == Some(router);
+    let first = desired.networks().filter(of_router).map(|known| known.number).min();
+    first.unwrap_or(known.number)
+}
+
 /// The gateway of a network with a router.
 fn gateway(known: &Known, router: &NetworkName, desired: &Desired) -> GatewaySpec {
     let prefix =
         |subnet: &Subnet| Some(Prefix { address: subnet.gateway()?, len: subnet.net().prefix_len() });
-    // The router's number is that of its first network: networks that join or leave seldom change it.
-    let of_router = |known: &&Known| known.network.router() == Some(router);
-    let first = desired.networks().filter(of_router).map(|known| known.number).min();
     GatewaySpec {
         mac: known.network.spec().vni.map_or_else(|| gateway_mac(known.number), underlay::gateway_mac),
         addresses: known.network.subnets().iter().filter_map(prefix).collect(),
-        router: RouterNo(first.unwrap_or(known.number)),
+        router: RouterNo(router_of(known, router, desired)),
         routes: desired.reached().map(|reached| reached.routes(&known.network)).unwrap_or_default(),
     }
 }

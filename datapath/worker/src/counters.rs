@@ -86,7 +86,17 @@ pub(crate) struct PortCells {
     tx_bytes: Count,
     copies: Count,
     copied_bytes: Count,
-    drops: [Count; DropReason::ALL.len()],
+    drops: ByReason,
+}
+
+/// A count for each reason, by its number.
+#[derive(Debug)]
+struct ByReason([Count; DropReason::ALL.len()]);
+
+impl Default for ByReason {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Count::default()))
+    }
 }
 
 impl PortCells {
@@ -107,7 +117,7 @@ impl PortCells {
     #[cold]
     fn dropped(&self, drops: &DropCounts) {
         for (reason, count) in drops.iter() {
-            self.drops[reason as usize].add(count);
+            self.drops.0[reason as usize].add(count);
         }
     }
 
@@ -122,7 +132,7 @@ impl PortCells {
     pub(crate) fn read(&self) -> Counters {
         let mut drops = DropCounts::default();
         for reason in DropReason::ALL {
-            drops.add(reason, self.drops[reason as usize].get());
+            drops.add(reason, self.drops.0[reason as usize].get());
         }
         Counters {
             rx_frames: self.rx_frames.get(),

@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &["wire"]),
     ("policy", &["model", "vswitch", "wire"]),
     ("local-api", &["model"]),
-    ("reconcile", &["model", "vswitch", "local-api", "wire"]),
+    ("reconcile", &["model", "policy", "vswitch", "local-api", "wire"]),
     ("linux", &["reconcile", "model", "vduse", "wire"]),
     ("millrace-cni", &["local-api"]),
     ("guest", &["wire"]),

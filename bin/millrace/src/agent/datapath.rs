@@ -87,8 +87,8 @@ impl Datapath for GrpcSwitch {
                 "the network lacks its gateway or its part on other nodes"
             );
         }
-        for reason in &answer.policy_errors {
-            tracing::warn!(reason, "the switch cannot take a policy");
+        for reason in &answer.object_errors {
+            tracing::warn!(reason, "the switch cannot take a policy or a service");
         }
         if !answer.underlay_error.is_empty() {
             tracing::warn!(reason = answer.underlay_error, "there are no tunnels to other nodes");
@@ -120,6 +120,8 @@ fn request(update: &Update) -> proto::ApplyRequest {
         delete_policies: update.delete_policies.iter().map(|policy| policy.0).collect(),
         put_identities: update.put_identities.iter().map(policy::identity).collect(),
         delete_identities: update.delete_identities.iter().map(|place| policy::place(*place)).collect(),
+        put_services: update.put_services.iter().map(policy::service).collect(),
+        delete_services: update.delete_services.iter().map(|service| service.0).collect(),
     }
 }
 

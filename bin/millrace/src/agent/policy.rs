@@ -1,8 +1,9 @@
-//! How are policies and identities said to the switch?
+//! How are policies, identities and services said to the switch?
 
 use local_api::switch_v1 as proto;
 use vswitch::program::{
-    IdentitySpec, PolicySpec, PortRangeSpec, Prefix, RuleAction, RuleSpec, Scope, TierSpec,
+    Affinity, EndpointSpec, FrontendSpec, IdentitySpec, PolicySpec, PortRangeSpec, Prefix, RuleAction,
+    RuleSpec, Scope, ServiceSpec, TierSpec,
 };
 
 /// A policy.
@@ -45,6 +46,31 @@ fn rule(spec: &RuleSpec) -> proto::Rule {
 /// Who is who.
 pub(super) fn identity(spec: &IdentitySpec) -> proto::Identity {
     proto::Identity { identity: spec.identity.0, ..place((spec.scope, spec.addresses)) }
+}
+
+/// A service.
+pub(super) fn service(spec: &ServiceSpec) -> proto::Service {
+    let scope = match spec.scope {
+        Scope::Network(number) => proto::service::Scope::Network(number.0),
+        Scope::Router(number) => proto::service::Scope::Router(number.0),
+    };
+    let frontend = |frontend: &FrontendSpec| proto::Frontend {
+        address: frontend.address.to_string(),
+        protocol: frontend.protocol.0.into(),
+        port: frontend.port.into(),
+    };
+    let endpoint = |endpoint: &EndpointSpec| proto::Endpoint {
+        address: endpoint.address.to_string(),
+        port: endpoint.port.into(),
+    };
+    proto::Service {
+        number: spec.number.0,
+        name: spec.name.clone(),
+        scope: Some(scope),
+        frontends: spec.frontends.iter().map(frontend).collect(),
+        endpoints: spec.endpoints.iter().map(endpoint).collect(),
+        client_ip_affinity: spec.affinity == Affinity::ClientIp,
+    }
 }
 
 /// The addresses of an identity.

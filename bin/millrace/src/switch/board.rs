@@ -14,7 +14,7 @@ use local_api::switch_v1 as api;
 use vswitch::Program;
 use vswitch::program::{
     IdentityNo, IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix,
-    ProgramError, ProgramSpec, Scope, UnderlaySpec,
+    ProgramError, ProgramSpec, Scope, ServiceNo, ServiceSpec, UnderlaySpec,
 };
 use worker::{Datapath, Removal};
 
@@ -42,6 +42,9 @@ struct Asked {
     policies: BTreeMap<PolicyNo, PolicySpec>,
     /// Who is who, by scope and prefix.
     identities: BTreeMap<(Scope, Prefix), IdentityNo>,
+    services: BTreeMap<ServiceNo, ServiceSpec>,
+    /// Why services were left out of the program.
+    service_faults: Vec<String>,
     ports: BTreeMap<PortNo, Port>,
 }
 
@@ -73,7 +76,8 @@ impl Board {
         }
         let mut next = asked.clone();
         let mut results = next.take(request);
-        let policy_errors = next.take_policies(request);
+        let mut object_errors = next.take_policies(request);
+        object_errors.extend(next.take_services(request));
         next.check();
         self.close(&asked, &mut next);
         self.open(&mut next);
@@ -82,10 +86,11 @@ impl Board {
         let networks =
             request.put_networks.iter().map(|network| next.network_result(network.number)).collect();
         let version = next.version;
+        object_errors.append(&mut next.service_faults);
         let underlay_error = next.underlay_fault.clone().unwrap_or_default();
         *asked = next;
         let response = self.response(version, false, (results, networks));
-        api::ApplyResponse { underlay_error, policy_errors, ..response }
+        api::ApplyResponse { underlay_error, object_errors, ..response }
     }
 
     /// (2) Closes the ports of `before` that `next` does not have, or has with another device.
@@ -161,8 +166,8 @@ impl Board {
         (ports, networks): (Vec<api::PortResult>, Vec<api::NetworkResult>),
     ) -> api::ApplyResponse {
         let (instance, underlay_error) = (self.instance.clone(), String::new());
-        let policy_errors = Vec::new();
-        api::ApplyResponse { version, instance, resync, ports, networks, underlay_error, policy_errors }
+        let object_errors = Vec::new();
+        api::ApplyResponse { version, instance, resync, ports, networks, underlay_error, object_errors }
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
@@ -264,6 +269,36 @@ impl Asked {
         errors
     }
 
+    /// Takes over the services that `request` names. Returns why some were left out.
+    fn take_services(&mut self, request: &api::ApplyRequest) -> Vec<String> {
+        if request.from_version == 0 {
+            self.services.clear();
+        }
+        for number in &request.delete_services {
+            self.services.remove(&ServiceNo(*number));
+        }
+        let mut errors = Vec::new();
+        for asked in &request.put_services {
+            match policy::service(asked) {
+                Ok(service) => drop(self.services.insert(service.number, service)),
+                Err(error) => {
+                    self.services.remove(&ServiceNo(asked.number));
+                    errors.push(error);
+                }
+            }
+        }
+        errors
+    }
+
+    /// Leaves a service out that `error` is about.
+    fn drop_service(&mut self, name: &str, error: &ProgramError) -> bool {
+        let before = self.services.len();
+        self.services.retain(|_, service| service.name != name);
+        tracing::warn!(%error, "the service is left out");
+        self.service_faults.push(error.to_string());
+        self.services.len() < before
+    }
+
     fn take_underlay(&mut self, underlay: Option<&api::Underlay>) {
         let converted = underlay.map(convert::underlay).transpose();
         self.underlay_fault = converted.as_ref().err().cloned();
@@ -280,6 +315,8 @@ impl Asked {
                 self.drop_of_network(network, error, |network| network.overlay.take().is_some())
             }
             ProgramError::Node { .. } => self.drop_underlay(error),
+            ProgramError::Service { service, .. }
+            | ProgramError::DuplicateFrontend { second: service, .. } => self.drop_service(service, error),
             _ => false,
         }
     }
@@ -352,6 +389,7 @@ impl Asked {
                 .iter()
                 .map(|(&(scope, addresses), &identity)| IdentitySpec { scope, addresses, identity })
                 .collect(),
+            services: self.services.clone(),
         }
     }
 
@@ -381,6 +419,8 @@ fn blamed(error: &ProgramError) -> Vec<&str> {
         | ProgramError::Overlap { .. }
         | ProgramError::Overlay { .. }
         | ProgramError::Node { .. }
+        | ProgramError::Service { .. }
+        | ProgramError::DuplicateFrontend { .. }
         // Prefixes were checked when they were read.
         | ProgramError::Identity { .. } => Vec::new(),
         ProgramError::Misfiled { object, .. } => vec![object],

@@ -144,7 +144,11 @@ where
     texts.iter().map(|text| parse(what, text)).collect()
 }
 
-fn parse<T>(what: &str, text: &str) -> Result<T, String>
+/// What `text` says, which is to be `what`.
+///
+/// # Errors
+/// It is none.
+pub(super) fn parse<T>(what: &str, text: &str) -> Result<T, String>
 where
     T: FromStr,
     T::Err: Display,

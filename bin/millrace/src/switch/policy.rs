@@ -1,13 +1,13 @@
-//! How do policies and identities in the words of the socket become the datapath's?
+//! How do policies, identities and services in the words of the socket become the datapath's?
 
 use local_api::switch_v1 as api;
 use vswitch::program::{
-    IdentityNo, IdentitySpec, NetworkNo, PolicyNo, PolicySpec, PortRangeSpec, Prefix, RouterNo, RuleAction,
-    RuleSpec, Scope, TierSpec,
+    Affinity, EndpointSpec, FrontendSpec, IdentityNo, IdentitySpec, NetworkNo, PolicyNo, PolicySpec,
+    PortRangeSpec, Prefix, RouterNo, RuleAction, RuleSpec, Scope, ServiceNo, ServiceSpec, TierSpec,
 };
 use wire::IpProtocol;
 
-use super::convert::prefix;
+use super::convert::{parse, prefix};
 
 /// A policy.
 ///
@@ -47,13 +47,52 @@ fn rule(rule: &api::Rule) -> Result<RuleSpec, String> {
 }
 
 fn range(range: &api::PortRange) -> Result<PortRangeSpec, String> {
-    let protocol = u8::try_from(range.protocol).map_err(|_| format!("{} is no protocol", range.protocol))?;
-    let port = |port: u32| u16::try_from(port).map_err(|_| format!("{port} is no port"));
     let (first, last) = (port(range.first)?, port(range.last)?);
     if first > last {
         return Err(format!("ports {first} to {last} are none"));
     }
-    Ok(PortRangeSpec { protocol: IpProtocol(protocol), ports: first..=last })
+    Ok(PortRangeSpec { protocol: protocol(range.protocol)?, ports: first..=last })
+}
+
+/// A service.
+///
+/// # Errors
+/// The first field that means nothing.
+pub(super) fn service(service: &api::Service) -> Result<ServiceSpec, String> {
+    let scope = match service.scope {
+        Some(api::service::Scope::Network(number)) => Scope::Network(NetworkNo(number)),
+        Some(api::service::Scope::Router(number)) => Scope::Router(RouterNo(number)),
+        None => return Err(format!("service {:?} is in no network", service.name)),
+    };
+    let in_service = |error| format!("service {:?}: {error}", service.name);
+    let affinity = if service.client_ip_affinity { Affinity::ClientIp } else { Affinity::None };
+    let frontends = service.frontends.iter().map(frontend).collect::<Result<_, String>>();
+    let endpoints = service.endpoints.iter().map(endpoint).collect::<Result<_, String>>();
+    Ok(ServiceSpec {
+        number: ServiceNo(service.number),
+        name: service.name.clone(),
+        scope,
+        frontends: frontends.map_err(in_service)?,
+        endpoints: endpoints.map_err(in_service)?,
+        affinity,
+    })
+}
+
+fn frontend(frontend: &api::Frontend) -> Result<FrontendSpec, String> {
+    let (address, port) = (parse("address", &frontend.address)?, port(frontend.port)?);
+    Ok(FrontendSpec { address, protocol: protocol(frontend.protocol)?, port })
+}
+
+fn endpoint(endpoint: &api::Endpoint) -> Result<EndpointSpec, String> {
+    Ok(EndpointSpec { address: parse("address", &endpoint.address)?, port: port(endpoint.port)? })
+}
+
+fn protocol(number: u32) -> Result<IpProtocol, String> {
+    u8::try_from(number).map(IpProtocol).map_err(|_| format!("{number} is no protocol"))
+}
+
+fn port(number: u32) -> Result<u16, String> {
+    u16::try_from(number).map_err(|_| format!("{number} is no port"))
 }
 
 /// Who is who.

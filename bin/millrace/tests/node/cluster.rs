@@ -48,6 +48,16 @@ impl Cluster {
         let attached = self.nodes[node].add(&pod, network);
         (pod, attached)
     }
+
+    /// Gives all nodes other networks and objects.
+    pub(crate) fn write(&self, family: Family, networks: &str) {
+        let file = file(self.nodes.len(), family, networks);
+        for node in &self.nodes {
+            // At once: the agent must not read half of it.
+            std::fs::write(node.path("new"), &file).unwrap();
+            std::fs::rename(node.path("new"), node.path("networks.yaml")).unwrap();
+        }
+    }
 }
 
 /// The family of the underlay's addresses.

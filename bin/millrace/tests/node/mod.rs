@@ -190,6 +190,10 @@ impl Node {
         plugin.arg0("millrace-cni").env_clear().env("CNI_COMMAND", command).env("CNI_PATH", "/nonexistent");
         if let Some(pod) = pod {
             plugin.env("CNI_CONTAINERID", &pod.id).env("CNI_IFNAME", "eth0");
+            if let Some((namespace, name)) = &pod.kubernetes {
+                let args = format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
+                plugin.env("CNI_ARGS", args);
+            }
             if let Some(netns) = &pod.netns {
                 plugin.env("CNI_NETNS", netns.path());
             }
@@ -264,11 +268,19 @@ impl Attached {
 pub(crate) struct Pod {
     pub(crate) id: String,
     pub(crate) netns: Option<Netns>,
+    /// Its namespace and name, as the kubelet says them.
+    kubernetes: Option<(String, String)>,
 }
 
 impl Pod {
     pub(crate) fn new(name: &str) -> Pod {
-        Pod { id: format!("{name}-{:08x}", std::process::id()), netns: Some(Netns::new().unwrap()) }
+        let id = format!("{name}-{:08x}", std::process::id());
+        Pod { id, netns: Some(Netns::new().unwrap()), kubernetes: None }
+    }
+
+    /// Pod `name` of a namespace.
+    pub(crate) fn of_namespace(namespace: &str, name: &str) -> Pod {
+        Pod { kubernetes: Some((namespace.to_owned(), name.to_owned())), ..Pod::new(name) }
     }
 
     pub(crate) fn netns(&self) -> &Netns {

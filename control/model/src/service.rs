@@ -1,0 +1,211 @@
+//! What is a service, and who serves it?
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::network_policy::NumberOrName;
+use crate::object::{Checked, InvalidField, ObjectError, check_label, each, start};
+use crate::pod::{Pod, Protocol, check_port, check_port_name, is_unicast};
+use crate::selector::Labels;
+use crate::{NetworkName, ObjectName};
+
+/// A service as a person writes it: the API's fields, and the network whose pods it is for.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ServiceSpec {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The network whose pods reach it; their gateway takes them there, so the network has a router.
+    pub network: String,
+    /// Its addresses, in no subnet of a network.
+    #[serde(rename = "clusterIPs")]
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePortSpec>,
+    /// The pods of its namespace that serve it: those that have all these labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub selector: BTreeMap<String, String>,
+    /// Who serves it where no selector says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<IpAddr>,
+    /// Whether all connections of a client go to one endpoint.
+    #[serde(default, skip_serializing_if = "SessionAffinity::is_none")]
+    pub session_affinity: SessionAffinity,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ServicePortSpec {
+    /// Its name; for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// What clients connect to.
+    pub port: u32,
+    /// Where endpoints listen: a number, or the name that each pod gives the port; none: the same number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<NumberOrName>,
+}
+
+/// Whether all connections of a client go to one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum SessionAffinity {
+    /// Each connection by itself.
+    #[default]
+    None,
+    /// All of a client's address, while the endpoints stay.
+    #[serde(rename = "ClientIP")]
+    ClientIp,
+}
+
+impl SessionAffinity {
+    /// True if connections go by themselves.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
+/// A checked service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    name: ObjectName,
+    network: NetworkName,
+    addresses: Vec<IpAddr>,
+    ports: Vec<ServicePort>,
+    selector: Option<Labels>,
+    endpoints: Vec<IpAddr>,
+    affinity: SessionAffinity,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// What clients connect to.
+    pub port: u16,
+    target: Target,
+}
+
+/// Where endpoints listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    Number(u16),
+    Name(Box<str>),
+}
+
+impl Service {
+    /// Checks a spec.
+    ///
+    /// # Errors
+    /// The first field that is not legal.
+    pub fn new(spec: &ServiceSpec) -> Result<Self, ObjectError> {
+        let name = |wrong: crate::object::Wrong| {
+            wrong.of_object(format_args!("Service {}/{}", start(&spec.namespace), start(&spec.name)))
+        };
+        Self::check(spec).map_err(name)
+    }
+
+    fn check(spec: &ServiceSpec) -> Checked<Self> {
+        check_label("namespace", &spec.namespace)?;
+        check_label("name", &spec.name)?;
+        let network = spec.network.parse().map_err(|error| InvalidField::Network(error).of("network"))?;
+        if spec.cluster_ips.is_empty() {
+            return Err(InvalidField::Empty("at least one address").of("clusterIPs"));
+        }
+        if spec.ports.is_empty() {
+            return Err(InvalidField::Empty("at least one port").of("ports"));
+        }
+        for (field, addresses) in [("clusterIPs", &spec.cluster_ips), ("endpoints", &spec.endpoints)] {
+            if let Some(address) = addresses.iter().find(|address| !is_unicast(**address)) {
+                return Err(InvalidField::Address(*address).of(field));
+            }
+        }
+        if !spec.selector.is_empty() && !spec.endpoints.is_empty() {
+            return Err(InvalidField::NotOne { given: 2, fields: "selector and endpoints" }.of("endpoints"));
+        }
+        Ok(Self {
+            name: ObjectName { namespace: spec.namespace.clone(), name: spec.name.clone() },
+            network,
+            addresses: spec.cluster_ips.clone(),
+            ports: each("ports", &spec.ports, port)?,
+            selector: Some(&spec.selector).filter(|it| !it.is_empty()).map(Labels::new).transpose()?,
+            endpoints: spec.endpoints.clone(),
+            affinity: spec.session_affinity,
+        })
+    }
+
+    /// Its namespace and name.
+    pub fn name(&self) -> &ObjectName {
+        &self.name
+    }
+
+    /// The network whose pods reach it.
+    pub fn network(&self) -> &NetworkName {
+        &self.network
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Its ports.
+    pub fn ports(&self) -> &[ServicePort] {
+        &self.ports
+    }
+
+    /// Whether all connections of a client go to one endpoint.
+    pub fn affinity(&self) -> SessionAffinity {
+        self.affinity
+    }
+
+    /// Who serves `port`, of all `pods`.
+    pub fn endpoints<'a>(
+        &self,
+        port: &ServicePort,
+        pods: impl Iterator<Item = &'a Pod>,
+    ) -> Vec<(IpAddr, u16)> {
+        let Some(selector) = &self.selector else {
+            let Target::Number(target) = port.target else { return Vec::new() };
+            return self.endpoints.iter().map(|address| (*address, target)).collect();
+        };
+        let is_chosen = |pod: &&Pod| {
+            *pod.name().namespace == *self.name.namespace
+                && selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
+        };
+        let serving = pods.filter(is_chosen).filter_map(|pod| Some((pod, port.target_of(pod)?)));
+        serving.flat_map(|(pod, target)| pod.addresses().iter().map(move |it| (*it, target))).collect()
+    }
+}
+
+impl ServicePort {
+    fn target_of(&self, pod: &Pod) -> Option<u16> {
+        match &self.target {
+            Target::Number(number) => Some(*number),
+            Target::Name(name) => {
+                let named = pod.named_ports().iter();
+                let mut named = named.filter(|it| it.name == *name && it.protocol == self.protocol);
+                named.next().map(|it| it.port)
+            }
+        }
+    }
+}
+
+fn port(spec: &ServicePortSpec) -> Checked<ServicePort> {
+    let port = check_port("port", spec.port)?;
+    let target = match &spec.target_port {
+        None => Target::Number(port),
+        Some(NumberOrName::Number(target)) => Target::Number(check_port("targetPort", *target)?),
+        Some(NumberOrName::Name(name)) => {
+            check_port_name("targetPort", name)?;
+            Target::Name(name.as_str().into())
+        }
+    };
+    Ok(ServicePort { protocol: spec.protocol, port, target })
+}
