@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("millrace-cni", &["local-api"]),
     ("guest", &["wire"]),
     ("sim", &["vswitch", "worker", "ports", "frame", "wire"]),
+    ("oracle", &["frame", "model", "policy", "sim", "vswitch", "wire"]),
     ("lab", &["guest", "wire"]),
     ("fuzz", &["wire", "frame", "ports", "vswitch", "model", "local-api", "reconcile"]),
     ("bench", &["frame", "guest", "lab", "local-api", "ports", "vduse", "vswitch", "wire"]),

@@ -1,0 +1,128 @@
+//! Do all answers agree, after each step, about everybody?
+
+use std::net::IpAddr;
+
+use model::Protocol;
+use policy::{Compiler, Span};
+use vswitch::program::Scope;
+
+use crate::bed::{Bed, NETWORK};
+use crate::naive;
+use crate::told::Told;
+use crate::world::{Answer, Question, Step, World};
+
+/// The ports that are asked about: those of the suite's servers.
+const PORTS: [u16; 2] = [80, 81];
+/// Somebody who is no pod, in blocks that cases name and out of them.
+const OUTSIDE: [&str; 3] = ["192.0.2.7", "10.2.0.200", "fd00::2:77"];
+
+/// A world, what was compiled of it, and a switch that was told.
+pub struct Trial {
+    world: World,
+    compiler: Compiler,
+    told: Told,
+    bed: Bed,
+}
+
+impl Trial {
+    /// Begins with a world.
+    pub fn new(world: &World) -> Self {
+        let compiler = Compiler::new(Scope::Network(NETWORK), Span::Everywhere);
+        let mut trial = Self { world: World::default(), compiler, told: Told::default(), bed: Bed::new() };
+        trial.apply(&world.steps());
+        trial
+    }
+
+    /// The world as it is.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Changes the world, and tells the switch what the compiler says. What was told is held against all there is, and
+    /// against what a compiler says that knows no past.
+    pub fn apply(&mut self, steps: &[Step]) {
+        steps.iter().for_each(|step| self.world.apply(step));
+        let changed = self.compiler.apply(steps.iter().map(Step::change));
+        self.told.follow(&self.world, &self.compiler, &changed);
+        assert_eq!(
+            self.told,
+            Told::of(&self.world, &self.compiler),
+            "what was told is not all\n{}",
+            self.show()
+        );
+        let mut fresh = Compiler::new(Scope::Network(NETWORK), Span::Everywhere);
+        fresh.apply(self.world.steps().iter().map(Step::change));
+        let fresh = Told::of(&self.world, &fresh).meaning();
+        assert_eq!(
+            format!("{:?}", self.told.meaning()),
+            format!("{fresh:?}"),
+            "the past counts\n{}",
+            self.show()
+        );
+        self.bed.program(&self.world, &self.told);
+    }
+
+    /// Asks about all pairs of pods, ports and protocols, and about somebody outside.
+    pub fn ask_all(&mut self) -> usize {
+        let questions = questions(&self.world);
+        questions.iter().for_each(|question| drop(self.ask(question)));
+        questions.len()
+    }
+
+    /// Asks everybody; they agree.
+    pub fn ask(&mut self, question: &Question) -> Answer {
+        let naive = naive::ask(&self.world, question);
+        let compiled = self.told.ask(&self.world, question);
+        let switch = self.bed.connects(&self.world, question);
+        assert!(
+            naive == compiled && switch.is_none_or(|arrived| arrived == naive.allowed),
+            "{question}\n naive: {naive:?}\n compiled: {compiled:?}\n the switch: arrived {switch:?}\n{}",
+            self.show()
+        );
+        naive
+    }
+
+    /// Asks the naive engine and the compiled rules alone.
+    pub fn ask_compiled(&self, question: &Question) {
+        let (naive, compiled) = (naive::ask(&self.world, question), self.told.ask(&self.world, question));
+        assert_eq!(naive, compiled, "{question}: naive, then compiled\n{}", self.show());
+    }
+
+    /// Sends once more on each connection that was made: it goes on exactly while policies allow it.
+    pub fn check_connections(&mut self) {
+        for (question, client_port) in self.bed.connections() {
+            let naive = naive::ask(&self.world, &question);
+            let Some(arrived) = self.bed.goes_on(&self.world, &question, client_port) else { continue };
+            assert_eq!(arrived, naive.allowed, "{question} goes on: {naive:?}\n{}", self.show());
+        }
+    }
+
+    fn show(&self) -> String {
+        let world = serde_yaml_ng::to_string(&self.world);
+        format!("{}\n{:#?}", world.unwrap_or_else(|error| error.to_string()), self.told)
+    }
+}
+
+/// All pairs of addresses of one family, but for a pod's own, by all ports and protocols.
+pub(crate) fn questions(world: &World) -> Vec<Question> {
+    let outside = OUTSIDE.iter().map(|text| text.parse().expect("an address"));
+    let pods = world.pods.iter().flat_map(|pod| &pod.addresses).copied();
+    let all: Vec<IpAddr> = pods.chain(outside).collect();
+    let is_pod = |address: IpAddr| world.pod_at(address).is_some();
+    let is_asked = |client: IpAddr, server: IpAddr| {
+        client.is_ipv4() == server.is_ipv4()
+            && client != server
+            && (is_pod(client) || is_pod(server))
+            && world.pod_at(client).map(|it| (&it.namespace, &it.name))
+                != world.pod_at(server).map(|it| (&it.namespace, &it.name))
+    };
+    let pairs = all.iter().flat_map(|client| all.iter().map(move |server| (*client, *server)));
+    let kinds = || {
+        let ported = Protocol::ALL.into_iter().flat_map(|it| PORTS.map(|port| (Some(it), port)));
+        ported.chain([(None, 0)])
+    };
+    let ask = |(client, server): (IpAddr, IpAddr)| {
+        kinds().map(move |(protocol, port)| Question { client, server, protocol, port })
+    };
+    pairs.filter(|(client, server)| is_asked(*client, *server)).flat_map(ask).collect()
+}
