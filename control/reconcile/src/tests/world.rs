@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use model::{DeviceDriver, DeviceRequest, KindChoice, MacAddr, Networks, PciAddress, PortKind};
-use vswitch::program::{NetworkNo, PortNo};
+use vswitch::program::{NetworkNo, PolicyNo, PortNo, ServiceNo, ServiceSpec};
 
 use super::fake_cards::{CARD, THERE, VFS, Vf, pci, there, vfs};
 use crate::cards::VdpaState;
@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) mounts: BTreeMap<PathBuf, PathBuf>,
     pub(crate) ports: BTreeMap<PortNo, Port>,
     pub(crate) networks: BTreeSet<NetworkNo>,
+    pub(crate) policies: BTreeSet<PolicyNo>,
+    pub(crate) services: BTreeMap<ServiceNo, ServiceSpec>,
     /// The last update that was everything.
     pub(crate) everything: Update,
     /// The ways to other nodes that the kernel knows.
@@ -394,8 +396,18 @@ impl Datapath for World {
                     state.close_port(gone);
                 }
                 state.networks.clear();
+                state.policies.clear();
+                state.services.clear();
                 state.everything = update.clone();
             }
+            for policy in &update.delete_policies {
+                state.policies.remove(policy);
+            }
+            state.policies.extend(update.put_policies.iter().map(|policy| policy.number));
+            state.services.retain(|number, _| !update.delete_services.contains(number));
+            state
+                .services
+                .extend(update.put_services.iter().map(|service| (service.number, service.clone())));
             state.networks.extend(update.put_networks.iter().map(|network| network.number));
             for number in &update.delete_ports {
                 state.close_port(*number);
@@ -403,6 +415,8 @@ impl Datapath for World {
             let mut failed = Vec::new();
             for port in &update.put_ports {
                 assert!(state.networks.contains(&port.spec.network), "a port's network is there before it");
+                let has_policy = port.spec.policy.is_none_or(|policy| state.policies.contains(&policy));
+                assert!(has_policy, "and so is its policy");
                 failed.extend(state.open_port(port).err().map(|reason| (port.spec.number, reason)));
             }
             state.version = update.to_version;
