@@ -153,7 +153,7 @@ fn add_when_the_request_is_wrong_names_what() {
     let error = node.call("ADD", Some(&pod), &node.config("nowhere")).unwrap_err().to_string();
     assert!(error.contains("nowhere") && error.contains("pods"), "names the networks there are: {error}");
 
-    let nowhere = Pod { id: "nowhere".into(), netns: None };
+    let nowhere = Pod { id: "nowhere".into(), netns: None, kubernetes: None };
     let error = node.call("ADD", Some(&nowhere), &node.config("pods")).unwrap_err();
     assert_eq!(error["code"], 4, "{error}");
 

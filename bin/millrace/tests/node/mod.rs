@@ -269,7 +269,7 @@ pub(crate) struct Pod {
     pub(crate) id: String,
     pub(crate) netns: Option<Netns>,
     /// Its namespace and name, as the kubelet says them.
-    kubernetes: Option<(String, String)>,
+    pub(crate) kubernetes: Option<(String, String)>,
 }
 
 impl Pod {
