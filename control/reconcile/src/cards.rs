@@ -17,11 +17,25 @@ pub struct FunctionState {
     pub vf: Option<VfState>,
     /// The physical function of a virtual one.
     pub pf: Option<PciAddress>,
-    /// The name of its representor on the node, where the card is a switch.
-    pub representor: Option<String>,
+    /// What stands for it on the node, where the card is a switch.
+    pub representor: Option<Representor>,
     /// What a person may want to know of it, for the log.
     #[serde(skip)]
     pub notes: Vec<String>,
+}
+
+/// The netdev on the node that stands for a virtual function, where the card is a switch (switchdev mode): what the function
+/// sends comes out of it, and what is sent by it comes to the function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Representor {
+    /// Its number, which tells it from a later one of its name.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu_bytes: u32,
+    /// Administratively up.
+    pub up: bool,
 }
 
 /// A virtual function as it was found. It belongs into the attachment's record before the first change, and is not read
@@ -143,6 +157,18 @@ pub trait Cards: Send + Sync {
     /// # Errors
     /// The first that the card refuses, by its name in the configuration.
     fn configure_vf(&self, vf: PciAddress, settings: &VfConfig) -> Result<(), KernelError>;
+
+    /// The representor of a virtual function, as it is. None where the card is no switch, or the function is gone.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    fn representor(&self, vf: PciAddress) -> Result<Option<Representor>, KernelError>;
+
+    /// Makes a representor, which goes by its number, have the MTU and be up, or not, as `wanted` says.
+    ///
+    /// # Errors
+    /// It is gone, or its driver does not take the MTU.
+    fn set_representor(&self, wanted: &Representor) -> Result<(), KernelError>;
 
     /// Moves the netdev of a virtual function into a pod. It is down there and has no addresses. It may be there already.
     ///

@@ -8,7 +8,7 @@ use vswitch::program::PortNo;
 use crate::kernel::{LinkConfig, LinkState, VdpaDevice};
 use crate::parts::{self, link_config};
 use crate::record::{Attachment, CardDevice, State, VdpaPlace};
-use crate::{Engine, handover};
+use crate::{Engine, handover, representor};
 
 impl Engine {
     /// CHECK: the attachment, if it is as it was made.
@@ -48,7 +48,9 @@ impl Engine {
         virtio: Option<&str>,
         drift: &mut Vec<String>,
     ) {
-        drift.extend(handover::drift(&*self.rim().kernel, card));
+        let kernel = &*self.rim().kernel;
+        drift.extend(handover::drift(kernel, card));
+        drift.extend(representor::drift(kernel, attachment));
         match card.driver {
             None => self.check_link(attachment, Some(&card.function.to_string()), drift),
             Some(DeviceDriver::VirtioVdpa) => self.check_link(attachment, virtio, drift),

@@ -8,6 +8,7 @@ use model::{DeviceRequest, KindChoice, NetworkSpec, PortKind};
 use crate::Kernel;
 use crate::desired::{AddRequest, ReserveError};
 use crate::kernel::VdpaDriver;
+use crate::record::Attachment;
 
 /// The kind of one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub(crate) fn choose(
         (KindChoice::Only(kind), _) => Chosen { kind, reason: format!("{by} asks for it") },
     };
     require(kernel, chosen.kind, network)?;
-    require_device(chosen.kind, request, network)?;
+    require_device(chosen.kind, request)?;
     Ok(chosen)
 }
 
@@ -69,22 +70,32 @@ fn require(kernel: &dyn Kernel, kind: PortKind, network: &NetworkSpec) -> Result
     kernel.can_vduse(driver).map_err(|reason| ReserveError::KindNotHere { kind, reason })
 }
 
-/// A device of a card is asked for, and the kind can be one and do without the switch; or neither.
-fn require_device(kind: PortKind, request: &AddRequest, network: &NetworkSpec) -> Result<(), ReserveError> {
+/// A device of a card is asked for, and the kind is one of those; or neither.
+fn require_device(kind: PortKind, request: &AddRequest) -> Result<(), ReserveError> {
     match &request.device {
         None if kind.is_of_card() => Err(ReserveError::NoDevice(kind)),
         None => Ok(()),
         Some(device) if !kind.is_of_card() => {
             Err(ReserveError::DeviceOfKind { kind, function: device.function })
         }
-        Some(device) => {
-            if let Some(driver) = device.driver.filter(|driver| driver.kind() != kind) {
-                return Err(ReserveError::DriverOfKind { kind, driver });
-            }
-            let field = only_by_switch(network);
-            let refuse = |field| ReserveError::PassesSwitch { kind, network: network.name.clone(), field };
-            field.map_or(Ok(()), |field| Err(refuse(field)))
+        Some(device) => match device.driver.filter(|driver| driver.kind() != kind) {
+            Some(driver) => Err(ReserveError::DriverOfKind { kind, driver }),
+            None => Ok(()),
+        },
+    }
+}
+
+/// Refuses a network that asks for what a device of a card, which was looked at, cannot have.
+pub(crate) fn require_network(attachment: &Attachment, network: &NetworkSpec) -> Result<(), ReserveError> {
+    let (kind, name) = (attachment.kind, network.name.clone());
+    match only_by_switch(network) {
+        Some(field) if attachment.representor().is_none() => {
+            Err(ReserveError::PassesSwitch { kind, network: name, field })
         }
+        _ if network.queues > 1 => {
+            Err(ReserveError::QueuesOfKind { kind, network: name, queues: network.queues })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -28,11 +28,12 @@ pub enum Device {
         /// Its name: `/dev/vduse/NAME`.
         name: String,
     },
-    /// The node's own network interface towards other nodes, which stays its kernel driver's: tunnels' packets are taken
-    /// from it, all others are left to the host.
-    Uplink {
+    /// A network interface that the node has, which stays its kernel driver's.
+    Netdev {
         /// Its name in the switch's own namespace.
         netdev: String,
+        /// Which of its packets are the switch's.
+        take: Take,
     },
     /// A vhost-user socket.
     VhostUser {
@@ -43,6 +44,15 @@ pub enum Device {
         /// Queue pairs offered.
         queues: u32,
     },
+}
+
+/// Which packets of an interface are the switch's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// All: it is a representor, behind which is a pod.
+    All,
+    /// Those of tunnels; all others are left to the host, whose way to other nodes it is.
+    Tunnels,
 }
 
 /// Who creates a vhost-user socket.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use model::{
     AttachmentId, DeviceDriver, DeviceRequest, Dns, KindChoice, MacAddr, Network, NetworkName, Networks,
-    Objects, PciAddress, PodRef, PortKind, Subnet, VfConfig, Vlan, VlanProtocol,
+    Objects, PciAddress, PodRef, PortKind, Subnet, VfConfig,
 };
 
-use crate::choice::Chosen;
+use crate::choice::{self, Chosen};
 use crate::ipam::next_free;
 use crate::kernel::{NextHop, Route};
 use crate::record::{Address, Attachment, CardDevice, Delegation, State, VdpaPlace, VhostFiles};
@@ -177,7 +177,7 @@ pub enum ReserveError {
     /// The network asks for what nobody but the switch does.
     #[error(
         "network {network:?} has {field}, which is the switch's to do, and a device of port kind {kind} passes the switch by: \
-         give such devices a network without {field}"
+         give such devices a network without {field}, or put the card into switchdev mode"
     )]
     PassesSwitch {
         /// The kind asked for.
@@ -378,7 +378,7 @@ impl Desired {
             Some(_) => Vec::new(),
         };
         let kind = chosen.kind;
-        let card = request.device.as_ref().map(|device| self.claim(request, device, network)).transpose()?;
+        let card = request.device.as_ref().map(|device| self.claim(request, device)).transpose()?;
         let port = match card {
             None => Some(self.next_port().ok_or(ReserveError::NoPort)?),
             Some(_) => None,
@@ -554,12 +554,21 @@ impl Desired {
         }
     }
 
-    /// Refuses an attachment whose station address, which its device brought, is another's of the network.
+    /// The store's change for an attachment whose device of a card was looked at. It has a port if that has a representor.
     ///
     /// # Errors
-    /// It is.
-    pub fn refuse_station(&self, attachment: &Attachment) -> Result<(), ReserveError> {
-        self.free_station(attachment.mac, &attachment.network, &attachment.id)
+    /// The station address that the device brought is another's; the network asks for what the device cannot have; no port
+    /// number is left.
+    pub fn settle(&self, attachment: &mut Attachment) -> Result<Vec<Op>, ReserveError> {
+        self.free_station(attachment.mac, &attachment.network, &attachment.id)?;
+        if let Some(known) = self.network(&attachment.network) {
+            choice::require_network(attachment, known.network.spec())?;
+        }
+        if attachment.representor().is_some() {
+            attachment.port = Some(self.next_port().ok_or(ReserveError::NoPort)?);
+        }
+        let cursor = attachment.port.map(Op::PortCursor);
+        Ok(cursor.into_iter().chain([Op::PutAttachment(Box::new(attachment.clone()))]).collect())
     }
 
     fn free_station(
@@ -576,25 +585,16 @@ impl Desired {
     }
 
     /// The device of a card, if no other attachment has it.
-    fn claim(
-        &self,
-        request: &AddRequest,
-        device: &DeviceRequest,
-        network: &Network,
-    ) -> Result<CardDevice, ReserveError> {
+    fn claim(&self, request: &AddRequest, device: &DeviceRequest) -> Result<CardDevice, ReserveError> {
         let function = device.function;
         let has = |other: &&Attachment| other.card.as_ref().is_some_and(|card| card.function == function);
         if let Some(other) = self.attachments().find(has) {
             return Err(ReserveError::DeviceTaken { function, by: other.port_name() });
         }
-        // The pods of a network are in its VLAN, whoever puts them there. A network's VLAN is checked.
-        let of_network =
-            network.spec().vlan.and_then(|vlan| Vlan::new(vlan.into(), 0, VlanProtocol::Dot1q).ok());
-        let vlan = device.settings.vlan.or(of_network);
         Ok(CardDevice {
             function,
             driver: device.driver,
-            settings: VfConfig { mac: request.mac, vlan, ..device.settings.clone() },
+            settings: VfConfig { mac: request.mac, ..device.settings.clone() },
             group: None,
             device_info: request.device_info_file.clone(),
             before: None,

@@ -1,9 +1,10 @@
 //! Who attaches, detaches and repairs? The one owner of the node's attachments.
 //!
 //! ADD goes: choose the kind -> reserve (stored) -> IPAM plugin, if delegated (stored) -> directory -> port -> vDPA device ->
-//! netdev, or files and mount -> ready (stored) -> answer. A device of a card has no port: in its place it is looked at (stored,
-//! to be brought back as it was), configured and given to the pod. Each step is idempotent. DEL undoes them in the reverse order, whatever was done of them, and
-//! forgets the attachment only when all is undone. So the record says at any instant what may exist, and an agent that
+//! netdev, or files and mount -> ready (stored) -> answer. A device of a card is looked at before that (stored, to be brought
+//! back as it was) and configured; it has a port only where its card is a switch, on its representor; then it is given to the
+//! pod. Each step is idempotent. DEL undoes them in the reverse order, whatever was done of them, and forgets the attachment
+//! only when all is undone. So the record says at any instant what may exist, and an agent that
 //! finds a half-made one undoes it.
 //!
 //! Calls are synchronous and may come from many threads: those of one container wait for each other.
@@ -324,11 +325,13 @@ impl Engine {
         Ok(attachment)
     }
 
-    /// Learns how the device of a card is, and keeps that before anything is changed.
+    /// Learns how the device of a card is, and whether the switch reaches it, and keeps that before anything is changed.
     fn look(&self, attachment: &mut Attachment) -> Result<(), AttachError> {
-        handover::look(&*self.rim.kernel, attachment)?;
-        self.intent().desired.refuse_station(attachment)?;
-        Ok(self.keep(attachment)?)
+        let vlan = self.intent().desired.defined(&attachment.network)?.spec().vlan;
+        handover::look(&*self.rim.kernel, attachment, vlan)?;
+        let mut intent = self.intent();
+        let ops = intent.desired.settle(attachment)?;
+        Ok(intent.commit(&ops)?)
     }
 
     /// The exact reverse of [`Engine::make`], of whatever was done of it. Never stops at an error; gives all of them.
@@ -381,7 +384,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The port is in the switch from now on. A device of a card has none.
+    /// The port is in the switch from now on. Not every device of a card has one.
     pub(crate) fn plug(&self, attachment: &Attachment) -> Result<(), ProgramError> {
         if attachment.port.is_none() {
             return Ok(());

@@ -11,25 +11,37 @@
 //! brings back. As long as the device cannot be taken from its user, the card's settings stay: they keep the user in its
 //! VLAN.
 
-use model::{DeviceDriver, MacAddr, PortKind, VfConfig, VhostSocket};
+use model::{DeviceDriver, MacAddr, PortKind, VfConfig, VhostSocket, Vlan, VlanProtocol};
 
-use crate::Kernel;
 use crate::cards::{FunctionState, NetdevPlace, Restored, VdpaState, VfState};
 use crate::kernel::{KernelError, ManagementDevice, NewVdpaDevice, Ownership, VdpaDriver};
 use crate::parts::link_config;
 use crate::record::{Attachment, CardDevice, CardState, VdpaPlace};
+use crate::{Kernel, representor};
 
 /// Looks at the device: whether the pod can have it, who is to drive it, which station address it has, and how it is to come
-/// back.
-pub(crate) fn look(kernel: &dyn Kernel, attachment: &mut Attachment) -> Result<(), KernelError> {
+/// back. `vlan` is the network's.
+pub(crate) fn look(
+    kernel: &dyn Kernel,
+    attachment: &mut Attachment,
+    vlan: Option<u16>,
+) -> Result<(), KernelError> {
     let Some(card) = &mut attachment.card else { return Ok(()) };
     let function = kernel.function(card.function)?;
     for note in &function.notes {
         tracing::warn!(attachment = %attachment.id, %note, "the card");
     }
+    match &function.representor {
+        // The pods of a network are in its VLAN, whoever puts them there. A network's VLAN is checked.
+        None => card.settings.vlan = card.settings.vlan.or(vlan.and_then(untagged_into)),
+        Some(found) => representor::refuse_settings(card, found)?,
+    }
     refuse_settings(card, &function)?;
     let vdpa = if attachment.kind == PortKind::Vdpa {
         let (place, state) = look_at_bus(kernel, card)?;
+        if function.representor.is_some() {
+            fix_station(kernel, card, state.as_ref().map(|_| &place), &mut attachment.mac)?;
+        }
         attachment.vdpa = Some(place);
         state
     } else {
@@ -57,13 +69,18 @@ fn look_at_bus(
     Ok((VdpaPlace::new(name), state))
 }
 
-/// Has the card enforce what is asked.
-pub(crate) fn configure(kernel: &dyn Kernel, card: &CardDevice) -> Result<(), KernelError> {
-    match &card.before {
-        Some(CardState { function: FunctionState { vf: Some(_), .. }, .. }) => {
-            kernel.configure_vf(card.function, &card.settings)
-        }
-        _ => Ok(()),
+/// Has the card enforce what is asked, and its representor pass what the port will be given.
+pub(crate) fn configure(
+    kernel: &dyn Kernel,
+    attachment: &Attachment,
+    card: &CardDevice,
+) -> Result<(), KernelError> {
+    if card.before.as_ref().is_some_and(|before| before.function.vf.is_some()) {
+        kernel.configure_vf(card.function, &card.settings)?;
+    }
+    match attachment.representor() {
+        Some(found) => kernel.set_representor(&representor::serving(attachment, found)),
+        None => Ok(()),
     }
 }
 
@@ -165,6 +182,26 @@ fn choose_station(card: &mut CardDevice, vf: &VfState, mac: &mut MacAddr) {
     if own.is_none() || card.driver == Some(DeviceDriver::VfioPci) {
         card.settings.mac = Some(*mac);
     }
+}
+
+/// The address has to be known before the device is the pod's: the port lets no other one through. It is that of the device
+/// that is there, or the attachment's.
+fn fix_station(
+    kernel: &dyn Kernel,
+    card: &mut CardDevice,
+    there: Option<&VdpaPlace>,
+    mac: &mut MacAddr,
+) -> Result<(), KernelError> {
+    if card.settings.mac.is_none() {
+        let own = there.map(|place| kernel.vdpa_mac(&place.device)).transpose()?.flatten();
+        *mac = own.unwrap_or(*mac);
+        card.settings.mac = Some(*mac);
+    }
+    Ok(())
+}
+
+fn untagged_into(vlan: u16) -> Option<Vlan> {
+    Vlan::new(vlan.into(), 0, VlanProtocol::Dot1q).ok()
 }
 
 fn refuse_settings(card: &CardDevice, function: &FunctionState) -> Result<(), KernelError> {
@@ -279,7 +316,7 @@ fn device_info(attachment: &Attachment) -> serde_json::Value {
         let function = card.before.as_ref().map(|before| &before.function);
         put("pci-address", Some(card.function.to_string()));
         put("pf-pci-address", function.and_then(|function| function.pf).map(|pf| pf.to_string()));
-        put("representor-device", function.and_then(|function| function.representor.clone()));
+        put("representor-device", attachment.representor().map(|representor| representor.name.clone()));
     }
     let kind = if attachment.vdpa.is_some() { "vdpa" } else { "pci" };
     serde_json::json!({ "type": kind, "version": "1.1.0", kind: fields })

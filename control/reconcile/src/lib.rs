@@ -9,7 +9,8 @@
 //! - [`record`], [`desired`], [`ipam`]: what is to be, as plain data; `choice`: of which kind it is.
 //! - [`store`]: what survives the agent. `underlay`: the other nodes, and the ways to them. `policies`,
 //!   `services`: what objects mean for the switch.
-//! - [`engine`]: ADD, DEL, GC; `parts`: what each kind of attachment has; `handover`: devices of cards; `check`: CHECK;
+//! - [`engine`]: ADD, DEL, GC; `parts`: what each kind of attachment has; `handover`: devices of cards; `representor`:
+//!   their ports, where the card is a switch; `check`: CHECK;
 //!   `repair`: what went away is made again.
 //!
 //! **Invariant:** the agent can be killed at any instant; the next one converges from what is stored and observed.
@@ -30,6 +31,7 @@ mod policies;
 mod program;
 pub mod record;
 mod repair;
+mod representor;
 mod services;
 pub mod store;
 mod underlay;

@@ -15,7 +15,7 @@ use model::{PortKind, VhostSocket};
 
 use crate::kernel::{KernelError, LinkConfig, ManagementDevice, NewVdpaDevice, Ownership, VdpaDriver};
 use crate::record::Attachment;
-use crate::{Kernel, choice, handover, vhost};
+use crate::{Kernel, choice, handover, representor, vhost};
 
 /// Makes what has to be there before the port.
 pub(crate) fn prepare(
@@ -24,7 +24,7 @@ pub(crate) fn prepare(
     socket: VhostSocket,
 ) -> Result<(), KernelError> {
     match (&attachment.card, &attachment.vhost) {
-        (Some(card), _) => handover::configure(kernel, card),
+        (Some(card), _) => handover::configure(kernel, attachment, card),
         (None, Some(files)) => vhost::make_directory(kernel, files, socket),
         (None, None) => Ok(()),
     }
@@ -81,7 +81,7 @@ pub(crate) fn clear(
     last: bool,
     inherited: bool,
 ) -> Vec<KernelError> {
-    let mut errors = Vec::new();
+    let mut errors: Vec<_> = representor::leave(kernel, attachment).err().into_iter().collect();
     if attachment.kind == PortKind::Tap && !inherited {
         errors.extend(kernel.delete_link(&attachment.netns, attachment.id.interface.as_str()).err());
     }

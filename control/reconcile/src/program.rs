@@ -11,7 +11,7 @@ use vswitch::program::{
     GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, RouterNo, VlanId, VlanMode,
 };
 
-use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, Update, VhostUserRole};
+use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, Take, Update, VhostUserRole};
 use crate::desired::{Desired, Known};
 use crate::kernel::Ownership;
 use crate::policies::{Policies, pod_name};
@@ -286,6 +286,9 @@ pub(crate) fn port(attachment: &Attachment, known: &Known) -> Option<Port> {
 
 fn device(attachment: &Attachment, known: &Known) -> Device {
     let queues = known.network.spec().queues;
+    if let Some(representor) = attachment.representor() {
+        return Device::Netdev { netdev: representor.name.clone(), take: Take::All };
+    }
     if let Some(place) = &attachment.vdpa {
         return Device::Vduse { name: place.device.clone() };
     }

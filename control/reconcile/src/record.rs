@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use model::{AttachmentId, DeviceDriver, Dns, MacAddr, NetworkName, PciAddress, PodRef, PortKind, VfConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::cards::{FunctionState, VdpaState};
+use crate::cards::{FunctionState, Representor, VdpaState};
 use crate::kernel::Route;
 
 /// One interface of one container, as the store keeps it. Its addresses, port number and device are leased for as long as
@@ -29,7 +29,8 @@ pub struct Attachment {
     pub netns: PathBuf,
     /// The pod, where the runtime said it.
     pub pod: Option<PodRef>,
-    /// The number of its port in the switch; none: it is a device of a card, which passes the switch by.
+    /// The number of its port in the switch; none: it is a device of a card, which passes the switch by; or, before that was
+    /// looked at, may.
     pub port: Option<u16>,
     /// Its station address.
     pub mac: MacAddr,
@@ -157,6 +158,11 @@ pub struct Delegation {
 }
 
 impl Attachment {
+    /// What stands for its device on the node, where its card is a switch: what its port is on.
+    pub fn representor(&self) -> Option<&Representor> {
+        self.card.as_ref()?.before.as_ref()?.function.representor.as_ref()
+    }
+
     /// The name of its port, for people: the pod where it is known, else the container, and the interface.
     pub fn port_name(&self) -> String {
         match &self.pod {

@@ -25,7 +25,8 @@ impl Engine {
     /// After a restart of the switch: everything that its ports made or serve is as it was, or is made so.
     pub(crate) fn reattach(&self) {
         for attachment in self.desired().plugged() {
-            if attachment.kind == PortKind::VhostUser {
+            // What a card moves needs the switch's port only, as a program does that has the socket.
+            if attachment.kind == PortKind::VhostUser || attachment.card.is_some() {
                 continue;
             }
             if let Err(error) = self.restore(&attachment.id, Damage::Unknown) {
@@ -34,10 +35,22 @@ impl Engine {
         }
     }
 
-    /// Restores the attachments whose device is not on the vDPA bus any more, or broken. For now and then.
+    /// Restores the attachments whose device is not on the vDPA bus any more, or broken; and those whose representor is not
+    /// as it was, or another. For now and then.
     pub(crate) fn repair(&self) -> Vec<(AttachmentId, AttachError)> {
+        let mut errors = self.repair_vduse();
+        for attachment in self.desired().plugged().filter(|attachment| attachment.representor().is_some()) {
+            let followed = self.follow(&attachment.id);
+            errors.extend(followed.err().map(|error| (attachment.id.clone(), error)));
+        }
+        errors
+    }
+
+    fn repair_vduse(&self) -> Vec<(AttachmentId, AttachError)> {
         let desired = self.desired();
-        let ready = |attachment: &&Attachment| attachment.state == State::Ready && attachment.vdpa.is_some();
+        let ready = |attachment: &&Attachment| {
+            attachment.state == State::Ready && attachment.vdpa.is_some() && attachment.kind.is_vduse()
+        };
         let ready: Vec<_> = desired.plugged().filter(ready).collect();
         if ready.is_empty() {
             return Vec::new();

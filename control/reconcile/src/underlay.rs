@@ -11,7 +11,7 @@ use vswitch::program::{
 };
 
 use crate::Kernel;
-use crate::datapath::{Device, Port};
+use crate::datapath::{Device, Port, Take};
 use crate::desired::Known;
 use crate::kernel::NextHop;
 
@@ -80,7 +80,8 @@ impl Reached {
             mtu_bytes: ANY_MTU_BYTES,
             policy: None,
         };
-        Port { spec, device: Device::Uplink { netdev: self.nodes.own().uplink().to_string() } }
+        let netdev = self.nodes.own().uplink().to_string();
+        Port { spec, device: Device::Netdev { netdev, take: Take::Tunnels } }
     }
 
     /// What is behind the gateway of `network` on the nodes that are reached.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use local_api::switch_v1::switch_client::SwitchClient;
 use local_api::switch_v1::{self as proto, port::Device as ProtoDevice};
 use reconcile::datapath::{
-    Applied, Datapath, DatapathError, Device, Port, SwitchInfo, Update, VhostUserRole,
+    Applied, Datapath, DatapathError, Device, Port, SwitchInfo, Take, Update, VhostUserRole,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
@@ -198,6 +198,21 @@ fn vlan(mode: &VlanMode) -> proto::Vlan {
     }
 }
 
+fn taken(netdev: String, take: Take) -> proto::NetdevDevice {
+    match take {
+        // Not by a packet socket: what a pod sends is not for the host, which would answer and forward it.
+        Take::All => proto::NetdevDevice {
+            netdev,
+            all: true,
+            mode: proto::NetdevMode::Xdp.into(),
+            ..Default::default()
+        },
+        Take::Tunnels => {
+            proto::NetdevDevice { netdev, udp_ports: vec![wire::geneve::PORT.into()], ..Default::default() }
+        }
+    }
+}
+
 fn device(device: &Device) -> ProtoDevice {
     match device {
         Device::Tap { netns, netdev, queues } => ProtoDevice::Tap(proto::TapDevice {
@@ -205,11 +220,7 @@ fn device(device: &Device) -> ProtoDevice {
             netdev: netdev.clone(),
             queues: *queues,
         }),
-        Device::Uplink { netdev } => ProtoDevice::Netdev(proto::NetdevDevice {
-            netdev: netdev.clone(),
-            udp_ports: vec![wire::geneve::PORT.into()],
-            ..Default::default()
-        }),
+        Device::Netdev { netdev, take } => ProtoDevice::Netdev(taken(netdev.clone(), *take)),
         Device::Vduse { name } => ProtoDevice::Vduse(proto::VduseDevice { name: name.clone() }),
         Device::VhostUser { socket, role, queues } => {
             let owner = match role {
@@ -225,5 +236,19 @@ fn device(device: &Device) -> ProtoDevice {
                 queues: *queues,
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taken_when_all_is_by_xdp_which_leaves_the_host_nothing() {
+        let device = taken("ens3f0_0".to_owned(), Take::All);
+        assert!(device.all && device.udp_ports.is_empty() && device.mode() == proto::NetdevMode::Xdp);
+        let device = taken("eth0".to_owned(), Take::Tunnels);
+        assert!(!device.all && device.mode() == proto::NetdevMode::Auto);
+        assert_eq!(device.udp_ports, [u32::from(wire::geneve::PORT)]);
     }
 }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use model::{MacAddr, PciAddress, VfConfig};
 use reconcile::Cards;
-use reconcile::cards::{FunctionState, NetdevPlace, Restored, VdpaState, VfSettings, VfState};
+use reconcile::cards::{FunctionState, NetdevPlace, Representor, Restored, VdpaState, VfSettings, VfState};
 use reconcile::kernel::KernelError;
 
 use super::sysfs::Sysfs;
 use super::vf::Vf;
-use super::{card, restore, vdpa};
+use super::{card, representor, restore, vdpa};
 use crate::{Linux, refused};
 
 impl Cards for Linux {
@@ -46,6 +46,14 @@ impl Cards for Linux {
 
     fn configure_vf(&self, vf: PciAddress, settings: &VfConfig) -> Result<(), KernelError> {
         Vf::find(vf)?.configure(settings)
+    }
+
+    fn representor(&self, vf: PciAddress) -> Result<Option<Representor>, KernelError> {
+        Vf::look(vf)?.map_or(Ok(None), |vf| vf.representor())
+    }
+
+    fn set_representor(&self, wanted: &Representor) -> Result<(), KernelError> {
+        representor::set(wanted)
     }
 
     fn give_vf_netdev(&self, vf: PciAddress, place: &NetdevPlace) -> Result<(), KernelError> {

@@ -23,10 +23,10 @@ mod vf;
 mod vfio;
 
 pub use model::{AddressError, ConfigError, PciAddress, VfConfig, VfLinkState, Vlan, VlanProtocol};
-pub use reconcile::cards::{NetdevPlace, NetdevState, Restored, VfSettings, VfState};
+pub use reconcile::cards::{NetdevPlace, NetdevState, Representor, Restored, VfSettings, VfState};
 
 pub use card::{can_vhost, vdpa_maker};
 pub use driver::bind_driver;
-pub use representor::of as representor;
+pub use representor::{of as representor, set as set_representor};
 pub use restore::restore;
 pub use vf::Vf;

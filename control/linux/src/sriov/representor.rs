@@ -1,10 +1,12 @@
-//! Which port of a card's switch is a virtual function behind?
+//! Which port of a card's switch is a virtual function behind, and does it pass anything?
 //!
 //! In switchdev mode a card is a switch. Each of its ports has a netdev on the node, its representor: what the function
 //! sends and no rule in the card takes comes out there. The kernel names the port (`IFLA_PHYS_PORT_NAME`; devlink's
 //! `pfNvfM`, behind `cK` where the function is another host's) and the switch that it belongs to (`IFLA_PHYS_SWITCH_ID`).
 
+use reconcile::cards::Representor;
 use reconcile::kernel::KernelError;
+use rustix::io::Errno;
 
 use super::link::{self, Link};
 use crate::netns::Netns;
@@ -37,19 +39,49 @@ fn number(text: &str) -> Option<(u32, &str)> {
     Some((text[..end].parse().ok()?, &text[end..]))
 }
 
-/// The name of the representor of a virtual function, by the netdev of its physical one. None where the card is no switch,
+/// The representor of a virtual function, by the netdev of its physical one. None where the card is no switch,
 /// or has no such function.
 ///
 /// # Errors
 /// There is no such netdev, or the kernel refuses to tell.
-pub fn of(pf_netdev: &str, index: u32) -> Result<Option<String>, KernelError> {
+pub fn of(pf_netdev: &str, index: u32) -> Result<Option<Representor>, KernelError> {
     let links = link::list(&Netns::own()?)?;
     let missing = || KernelError::Refused {
         doing: format!("look for the representor of VF {index} of {pf_netdev}"),
         reason: "the node has no such netdev".to_owned(),
     };
     let uplink = links.iter().find(|link| link.name == pf_netdev).ok_or_else(missing)?;
-    Ok(among(&links, uplink, index).map(|link| link.name.clone()))
+    Ok(among(&links, uplink, index).map(view))
+}
+
+fn view(link: &Link) -> Representor {
+    let Link { index, mtu_bytes, .. } = *link;
+    Representor { index, name: link.name.clone(), mtu_bytes, up: link.is_up() }
+}
+
+/// Makes it have the MTU and be up, or not, as `wanted` says.
+///
+/// # Errors
+/// It is gone, or its driver does not take the MTU.
+pub fn set(wanted: &Representor) -> Result<(), KernelError> {
+    let Representor { index, name, mtu_bytes, up } = wanted;
+    let node = Netns::own()?;
+    let change = || link::Change::new().index(*index);
+    link::set(&node, change().mtu(*mtu_bytes)).map_err(|errno| {
+        let doing = format!("set the MTU of the representor {name} to {mtu_bytes}");
+        match errno {
+            Errno::INVAL => KernelError::Refused {
+                doing,
+                reason: format!(
+                    "its driver does not take it: `ip -d link show {name}` names minmtu and maxmtu"
+                ),
+            },
+            errno => link::refused(doing, errno),
+        }
+    })?;
+    let (change, way) = if *up { (change().up(), "up") } else { (change().down(), "down") };
+    link::set(&node, change)
+        .map_err(|errno| link::refused(format!("set the representor {name} {way}"), errno))
 }
 
 /// Whether the name of a port is that of a function behind the switch, and not of the card's own socket.

@@ -13,7 +13,7 @@ use crate::netns::Netns;
 use crate::refused;
 use model::PciAddress;
 use model::VfConfig;
-use reconcile::cards::{NetdevPlace, VfSettings, VfState};
+use reconcile::cards::{NetdevPlace, Representor, VfSettings, VfState};
 
 /// A virtual function of a card.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,11 +163,11 @@ impl Vf {
         vfio::bind(self)
     }
 
-    /// The name of its representor: the port of the card's switch that it is behind. None where the card is no switch.
+    /// Its representor: the port of the card's switch that it is behind. None where the card is no switch.
     ///
     /// # Errors
     /// The kernel refuses to tell.
-    pub fn representor(&self) -> Result<Option<String>, KernelError> {
+    pub fn representor(&self) -> Result<Option<Representor>, KernelError> {
         representor::of(&self.pf_netdev, self.index)
     }
 }

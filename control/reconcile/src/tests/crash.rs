@@ -4,9 +4,9 @@
 //! the rim or one write, resize or sync of the disk under the store.
 
 use super::world::{
-    Blow, World, delegated_request, left_on_vfio_request, request, sriov_request, vdpa_file_request,
-    vdpa_netdev_request, vdpa_rebound_request, vdpa_vhost_request, vduse_request, vfio_request,
-    vhost_request,
+    Blow, World, delegated_request, left_on_vfio_request, request, sriov_request, switched_request,
+    switched_vdpa_request, switched_vfio_request, vdpa_file_request, vdpa_netdev_request,
+    vdpa_rebound_request, vdpa_vhost_request, vduse_request, vfio_request, vhost_request,
 };
 use crate::record::State;
 use crate::{AddRequest, Engine};
@@ -14,7 +14,7 @@ use crate::{AddRequest, Engine};
 /// What container number n asks for.
 type Ask = fn(usize) -> AddRequest;
 
-const KINDS: [(&str, Ask); 11] = [
+const KINDS: [(&str, Ask); 14] = [
     ("tap", request),
     ("vhost-user", vhost_request),
     ("delegated IPAM", delegated_request),
@@ -23,6 +23,9 @@ const KINDS: [(&str, Ask); 11] = [
     ("sriov", sriov_request),
     ("sriov by vfio", vfio_request),
     ("sriov left on vfio", left_on_vfio_request),
+    ("sriov with a representor", switched_request),
+    ("sriov by vfio with a representor", switched_vfio_request),
+    ("vdpa with a representor", switched_vdpa_request),
     ("vdpa netdev, made", vdpa_netdev_request),
     ("vdpa file of what is there", vdpa_file_request),
     ("vdpa netdev of what is there", vdpa_rebound_request),

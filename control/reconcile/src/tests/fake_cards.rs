@@ -1,5 +1,5 @@
-//! The cards of the fake node: four virtual functions, one of them with vfio and one that has made a vDPA device; and a physical
-//! one that can make vDPA devices.
+//! The cards of the fake node: one with four virtual functions, one of them with vfio and one that has made a vDPA device; one that
+//! is a switch, with three, the last of which can make a vDPA device; and a physical function that can.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,14 @@ use model::{MacAddr, PciAddress, VfConfig, VfLinkState, Vlan};
 
 use super::world::{State, Vdpa, World, refused};
 use crate::cards::{
-    Cards, FunctionState, NetdevPlace, NetdevState, Restored, VdpaState, VfSettings, VfState,
+    Cards, FunctionState, NetdevPlace, NetdevState, Representor, Restored, VdpaState, VfSettings, VfState,
 };
 use crate::kernel::{KernelError, LinkState, VdpaDriver};
 
 /// Two functions with netdevs, one that vfio has, one whose vDPA device is there.
 pub(crate) const VFS: [&str; 4] = ["0000:01:10.0", "0000:01:10.2", "0000:01:10.4", "0000:01:10.6"];
+/// Functions of a card that is a switch: two with netdevs, one that makes vDPA devices.
+pub(crate) const SWITCHED: [&str; 3] = ["0000:03:10.0", "0000:03:10.2", "0000:03:10.4"];
 /// A physical function, which makes vDPA devices.
 pub(crate) const CARD: &str = "0000:02:00.0";
 /// The vDPA device that is there.
@@ -49,7 +51,7 @@ pub(crate) fn vfs() -> BTreeMap<PciAddress, Vf> {
     let vf = |(number, address): (usize, &&str)| {
         let (driver, netdev) = match number {
             2 => ("vfio-pci", None),
-            3 => ("vp-vdpa", None),
+            3 | 6 => ("vp-vdpa", None),
             _ => ("igbvf", Some(netdev(number))),
         };
         let state = VfState {
@@ -60,7 +62,15 @@ pub(crate) fn vfs() -> BTreeMap<PciAddress, Vf> {
         };
         (pci(address), Vf { state, netns: None })
     };
-    VFS.iter().enumerate().map(vf).collect()
+    VFS.iter().chain(&SWITCHED).enumerate().map(vf).collect()
+}
+
+/// The representors, as nobody has changed them yet.
+pub(crate) fn representors() -> BTreeMap<PciAddress, Representor> {
+    let representor = |(index, address): (u32, &&str)| {
+        (pci(address), Representor { index, name: format!("ens3f0_{index}"), mtu_bytes: 1500, up: false })
+    };
+    (0..).zip(&SWITCHED).map(representor).collect()
 }
 
 /// The vDPA device that is there, as nobody has changed it yet.
@@ -108,8 +118,12 @@ impl Cards for World {
             }
             Ok(FunctionState {
                 vf: Some(vf.state.clone()),
-                pf: Some(pci("0000:01:00.0")),
-                representor: Some("ens1f0_0".to_owned()),
+                pf: Some(pci(if SWITCHED.map(pci).contains(&function) {
+                    "0000:03:00.0"
+                } else {
+                    "0000:01:00.0"
+                })),
+                representor: state.representors.get(&function).cloned(),
                 notes: Vec::new(),
             })
         })
@@ -130,6 +144,20 @@ impl Cards for World {
             settings.vlan = asked.vlan.unwrap_or(settings.vlan);
             settings.trust = asked.trust.unwrap_or(settings.trust);
             settings.spoof_check = asked.spoof_check.unwrap_or(settings.spoof_check);
+            Ok(())
+        })
+    }
+
+    fn representor(&self, vf: PciAddress) -> Result<Option<Representor>, KernelError> {
+        self.kernel("look for the representor", |state| Ok(state.representors.get(&vf).cloned()))
+    }
+
+    fn set_representor(&self, wanted: &Representor) -> Result<(), KernelError> {
+        self.kernel("set the representor", |state| {
+            let mut all = state.representors.values_mut();
+            let found = all.find(|found| found.index == wanted.index);
+            let found = found.ok_or_else(|| refused("set the representor", "it is gone"))?;
+            (found.mtu_bytes, found.up) = (wanted.mtu_bytes, wanted.up);
             Ok(())
         })
     }
@@ -185,7 +213,7 @@ impl Cards for World {
 
     fn vdpa_of(&self, function: PciAddress) -> Result<Option<(String, VdpaState)>, KernelError> {
         self.kernel("look for the vDPA device", |state| {
-            if ![pci(CARD), pci(VFS[3])].contains(&function) {
+            if ![CARD, VFS[3], SWITCHED[2]].map(pci).contains(&function) {
                 return Err(refused("look for the vDPA device", "it makes none: modprobe mlx5_vdpa"));
             }
             let of_function = |(_, device): &(&String, &Vdpa)| device.function == Some(function);

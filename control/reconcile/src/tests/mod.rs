@@ -4,6 +4,7 @@ mod cards;
 mod crash;
 mod fake_cards;
 mod objects;
+mod representors;
 mod stored;
 mod underlay;
 mod vdpa;

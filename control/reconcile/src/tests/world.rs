@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use model::{DeviceDriver, DeviceRequest, KindChoice, MacAddr, Networks, PciAddress, PortKind};
 use vswitch::program::{NetworkNo, PolicyNo, PortNo, ServiceNo, ServiceSpec};
 
-use super::fake_cards::{CARD, THERE, VFS, Vf, pci, there, vfs};
-use crate::cards::VdpaState;
-use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, SwitchInfo, Update, VhostUserRole};
+use super::fake_cards::{CARD, SWITCHED, THERE, VFS, Vf, pci, representors, there, vfs};
+use crate::cards::{Representor, VdpaState};
+use crate::datapath::{
+    Applied, Datapath, DatapathError, Device, Port, SwitchInfo, Take, Update, VhostUserRole,
+};
 use crate::delegate::{Delegate, DelegateError, Leased};
 use crate::kernel::{
     Kernel, KernelError, LinkConfig, LinkState, NewVdpaDevice, NextHop, Ownership, Route, VdpaDevice,
@@ -55,6 +57,9 @@ pub(crate) struct State {
     pub(crate) vduse: BTreeMap<String, Vduse>,
     pub(crate) vdpa: BTreeMap<String, Vdpa>,
     pub(crate) vfs: BTreeMap<PciAddress, Vf>,
+    pub(crate) representors: BTreeMap<PciAddress, Representor>,
+    /// The numbers of the representors that ports are open on.
+    pub(crate) taken: BTreeMap<PortNo, u32>,
     pub(crate) no_iommu: bool,
     /// Why the kernel has no VDUSE.
     pub(crate) no_vduse: Option<String>,
@@ -145,6 +150,7 @@ impl World {
         state.netns = (0..64).map(|n| PathBuf::from(format!("/ns/{n}"))).collect();
         state.dirs.insert(VOLUME.into());
         state.vfs = vfs();
+        state.representors = representors();
         state.vdpa.insert(THERE.to_owned(), there());
         drop(state);
         world
@@ -231,6 +237,10 @@ impl World {
         let vfs = vfs();
         let changed = state.vfs.iter().filter(|(address, vf)| vfs.get(address) != Some(vf));
         remains.extend(changed.map(|(address, vf)| format!("VF {address}: {vf:?}")));
+        let before = representors();
+        let changed = state.representors.iter().filter(|(address, found)| before.get(address) != Some(found));
+        remains.extend(changed.map(|(_, found)| format!("{found:?}")));
+        remains.extend(state.taken.keys().map(|port| format!("a representor by port {}", port.0)));
         remains.extend(state.vduse.keys().map(|name| format!("VDUSE device {name}")));
         remains.extend(state.leases.keys().map(|lease| format!("lease {lease:?}")));
         remains
@@ -282,6 +292,7 @@ impl State {
         self.instance += 1;
         self.version = 0;
         self.ports.clear();
+        self.taken.clear();
         self.networks.clear();
         self.stop_serving();
     }
@@ -332,8 +343,9 @@ impl State {
                 }
                 *device = Vduse { served: true, broken: false };
             }
+            Device::Netdev { netdev, take: Take::All } => self.take(port, netdev)?,
             // The node's own: nothing is made.
-            Device::Uplink { .. } => {}
+            Device::Netdev { take: Take::Tunnels, .. } => {}
             Device::VhostUser { socket, role, .. } => {
                 if !self.dirs.contains(socket.parent().unwrap()) {
                     return Err(format!("no directory for {}", socket.display()));
@@ -344,6 +356,20 @@ impl State {
             }
         }
         self.ports.insert(port.spec.number, port.clone());
+        Ok(())
+    }
+
+    /// Opens a port on a representor; one that is open on it already stays.
+    fn take(&mut self, port: &Port, netdev: &str) -> Result<(), String> {
+        let number = port.spec.number;
+        if self.ports.get(&number).is_some_and(|open| open.device == port.device) {
+            return Ok(());
+        }
+        self.close_port(number);
+        let found = self.representors.values().find(|found| found.name == netdev);
+        let found = found.ok_or_else(|| format!("there is no interface {netdev:?}"))?;
+        assert!(found.up && found.mtu_bytes == port.spec.mtu_bytes, "{found:?} is ready before its port");
+        self.taken.insert(number, found.index);
         Ok(())
     }
 
@@ -365,7 +391,7 @@ impl State {
                     self.vduse.remove(&name);
                 }
             }
-            Device::Uplink { .. } => {}
+            Device::Netdev { .. } => drop(self.taken.remove(&number)),
             Device::VhostUser { socket, .. } => drop(self.files.remove(&socket)),
         }
     }
@@ -792,6 +818,21 @@ pub(crate) fn vdpa_file_request(n: usize) -> AddRequest {
 /// The same for its netdev, which another driver has to make.
 pub(crate) fn vdpa_rebound_request(n: usize) -> AddRequest {
     device_request(n, VFS[3], Some(DeviceDriver::VirtioVdpa))
+}
+
+/// The same for the netdev of a virtual function of a card that is a switch, in a network of the switch.
+pub(crate) fn switched_request(n: usize) -> AddRequest {
+    device_request(n, SWITCHED[n % 2], None)
+}
+
+/// The same by vfio.
+pub(crate) fn switched_vfio_request(n: usize) -> AddRequest {
+    device_request(n, SWITCHED[n % 2], Some(DeviceDriver::VfioPci))
+}
+
+/// The same for the file of a vDPA device that is to be made.
+pub(crate) fn switched_vdpa_request(n: usize) -> AddRequest {
+    device_request(n, SWITCHED[2], Some(DeviceDriver::VhostVdpa))
 }
 
 /// The same with a delegated IPAM plugin.

@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod lab;
 mod port;
+mod representor;
 mod switchdev;
 mod vdpa;
 mod vduse;
