@@ -8,6 +8,7 @@ use vswitch::program::{IdentityNo, IdentitySpec, PolicyNo, PolicySpec, Prefix, S
 
 use crate::blocks::Blocks;
 use crate::groups::Groups;
+use crate::hash::NumberSet;
 use crate::identities::Identities;
 use crate::names::Names;
 use crate::objects::{Object, ObjectName, ObjectNo, Objects, Written};
@@ -96,14 +97,14 @@ pub(crate) struct Pending {
     /// Namespaces with other labels.
     pub(crate) namespaces: HashSet<Box<str>>,
     /// Pods with other labels, or in such a namespace.
-    pub(crate) unmatched: HashSet<PodNo>,
+    pub(crate) unmatched: NumberSet<PodNo>,
     /// Pods whose facts or group may be others.
-    pub(crate) pods: HashSet<PodNo>,
+    pub(crate) pods: NumberSet<PodNo>,
     /// Policies that say something else, or select others.
     pub(crate) objects: BTreeSet<ObjectNo>,
     /// Addresses whose identity may be another.
     pub(crate) entries: BTreeSet<IpNet>,
-    /// The policies that pods had before.
+    /// The policies that pods had before, where they have others now.
     pub(crate) before: BTreeMap<PodName, Option<PolicyNo>>,
 }
 
@@ -186,10 +187,11 @@ impl Compiler {
     }
 
     fn put_pod(&mut self, pod: Pod) {
-        let (name, namespace) = (pod.name().clone(), pod.name().namespace.clone());
+        let namespace = pod.name().namespace.clone();
         let put = self.world.put_pod(pod);
-        let before = put.before.and_then(|before| self.let_go(&before));
-        self.pending.before.entry(name).or_insert(before);
+        if let Some(before) = put.before {
+            self.let_go(&before);
+        }
         if put.is_new_namespace {
             self.pending.namespaces.insert(namespace);
         }
@@ -200,13 +202,12 @@ impl Compiler {
     fn delete_pod(&mut self, name: &PodName) {
         let state = self.world.find(name).and_then(|number| self.world.take_pod(number));
         if let Some(state) = state {
-            let before = self.let_go(&state);
-            self.pending.before.entry(name.clone()).or_insert(before);
+            self.let_go(&state);
         }
     }
 
-    /// Nobody has what a pod had; the policy that it had.
-    fn let_go(&mut self, state: &PodState) -> Option<PolicyNo> {
+    /// Nobody has what a pod had.
+    fn let_go(&mut self, state: &PodState) {
         state.identities.iter().for_each(|identity| self.identities.release(*identity));
         if let Some(policy) = state.policy {
             self.groups.leave(policy);
@@ -216,7 +217,9 @@ impl Compiler {
             self.pending.entries.insert(net);
             self.pending.pods.extend(self.world.pods_in(&net));
         }
-        state.policy
+        if state.policy.is_some() {
+            self.pending.before.entry(state.pod.name().clone()).or_insert(state.policy);
+        }
     }
 
     /// Others may have, or have had, an address of the pod.

@@ -1,6 +1,6 @@
 //! Which addresses cannot be told apart by any rule? Those of which the same facts hold: they have one identity.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use ipnet::IpNet;
 use model::Protocol;
@@ -25,7 +25,8 @@ pub(crate) enum Fact {
 #[derive(Debug, Default)]
 pub(crate) struct Identities {
     numbers: Numbers<Box<[Fact]>>,
-    by_fact: BTreeMap<Fact, BTreeSet<IdentityNo>>,
+    /// Sorted.
+    by_fact: BTreeMap<Fact, Vec<IdentityNo>>,
     /// The facts of identities that came or went since the last look.
     pub(crate) touched: HashSet<Fact>,
 }
@@ -40,7 +41,10 @@ impl Identities {
         let number = IdentityNo(number);
         if is_new && let Some(facts) = self.numbers.meaning(number.0) {
             for fact in facts.iter() {
-                self.by_fact.entry(*fact).or_default().insert(number);
+                let identities = self.by_fact.entry(*fact).or_default();
+                // Numbers grow, so that this is nearly always the end.
+                let at = identities.partition_point(|it| *it < number);
+                identities.insert(at, number);
             }
             self.touched.extend(facts.iter());
         }
@@ -59,7 +63,9 @@ impl Identities {
         for (number, facts) in self.numbers.sweep() {
             for fact in facts.iter() {
                 let Some(identities) = self.by_fact.get_mut(fact) else { continue };
-                identities.remove(&IdentityNo(number));
+                if let Ok(at) = identities.binary_search(&IdentityNo(number)) {
+                    identities.remove(at);
+                }
                 if identities.is_empty() {
                     self.by_fact.remove(fact);
                 }
@@ -68,26 +74,26 @@ impl Identities {
         }
     }
 
-    /// Of whom a fact holds.
-    pub(crate) fn of(&self, fact: Fact) -> impl Iterator<Item = IdentityNo> {
-        self.by_fact.get(&fact).into_iter().flatten().copied()
+    /// Of whom a fact holds, sorted.
+    pub(crate) fn of(&self, fact: Fact) -> &[IdentityNo] {
+        self.by_fact.get(&fact).map_or(&[], Vec::as_slice)
     }
 
     /// The prefixes inside `net` that somebody is in, and who.
-    pub(crate) fn inside(&self, net: IpNet) -> impl Iterator<Item = (IpNet, &BTreeSet<IdentityNo>)> {
+    pub(crate) fn inside(&self, net: IpNet) -> impl Iterator<Item = (IpNet, &[IdentityNo])> {
         let last = IpNet::from(net.broadcast());
         self.by_fact.range(Fact::In(net)..=Fact::In(last)).filter_map(|(fact, identities)| match fact {
-            Fact::In(prefix) => Some((*prefix, identities)),
+            Fact::In(prefix) => Some((*prefix, identities.as_slice())),
             _ => None,
         })
     }
 
     /// The ports that pods name so, and whose they are.
-    pub(crate) fn ports(&self, name: NameNo) -> impl Iterator<Item = (Protocol, u16, &BTreeSet<IdentityNo>)> {
+    pub(crate) fn ports(&self, name: NameNo) -> impl Iterator<Item = (Protocol, u16, &[IdentityNo])> {
         let [first, last] = [(Protocol::Tcp, 0), (Protocol::Sctp, u16::MAX)];
         let range = Fact::Port(name, first.0, first.1)..=Fact::Port(name, last.0, last.1);
         self.by_fact.range(range).filter_map(|(fact, identities)| match fact {
-            Fact::Port(_, protocol, port) => Some((*protocol, *port, identities)),
+            Fact::Port(_, protocol, port) => Some((*protocol, *port, identities.as_slice())),
             _ => None,
         })
     }

@@ -25,6 +25,7 @@
 mod blocks;
 mod compiler;
 mod groups;
+mod hash;
 mod identities;
 mod label_index;
 mod matching;

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use crate::compiler::Compiler;
+use crate::hash::NumberSet;
 use crate::selectors::{NamespaceSelectorNo, News, Scope, SelectorNo};
 use crate::world::PodNo;
 
 impl Compiler {
     /// Matches what is pending and what is new; `pending.pods` has who matches something else. What was touched.
-    pub(crate) fn match_all(&mut self) -> HashSet<SelectorNo> {
+    pub(crate) fn match_all(&mut self) -> NumberSet<SelectorNo> {
         let news = std::mem::take(&mut self.selectors.news);
         self.match_namespaces(&news);
         self.match_news(&news);
@@ -67,7 +68,7 @@ impl Compiler {
     /// The namespaces with pods that new or touched selectors may be about.
     fn concerned(&self, news: &News) -> Vec<Box<str>> {
         let mut named: HashSet<Box<str>> = news.pods.named.keys().cloned().collect();
-        let mut matching: HashSet<NamespaceSelectorNo> = news.pods.matching.keys().copied().collect();
+        let mut matching: NumberSet<NamespaceSelectorNo> = news.pods.matching.keys().copied().collect();
         for selector in &news.touched {
             match self.selectors.scope(*selector) {
                 Some(Scope::Named(name)) => drop(named.insert(name.clone())),

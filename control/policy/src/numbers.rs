@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use crate::hash::NumberMap;
+
 /// Meanings and their numbers, with how often each is used.
 #[derive(Debug)]
 pub(crate) struct Numbers<K> {
     by_meaning: HashMap<Arc<K>, u32>,
-    by_number: HashMap<u32, Entry<K>>,
+    by_number: NumberMap<u32, Entry<K>>,
     next: u32,
     /// Perhaps without a use.
     idle: Vec<u32>,
@@ -22,7 +24,7 @@ struct Entry<K> {
 
 impl<K> Default for Numbers<K> {
     fn default() -> Self {
-        Self { by_meaning: HashMap::new(), by_number: HashMap::new(), next: 1, idle: Vec::new() }
+        Self { by_meaning: HashMap::new(), by_number: NumberMap::default(), next: 1, idle: Vec::new() }
     }
 }
 

@@ -1,7 +1,5 @@
 //! What does the policy of a group say? The rules of all objects that select it, in tiers, about identities.
 
-use std::collections::BTreeSet;
-
 use model::{Action, Peer, PortMatch, Protocol, Rule};
 use vswitch::program::{IdentityNo, PolicyNo, PolicySpec, PortRangeSpec, RuleAction, RuleSpec, TierSpec};
 use wire::IpProtocol;
@@ -94,13 +92,14 @@ impl Compiler {
         for peer in peers {
             match peer {
                 Peer::Pods(choice) => {
-                    let selector = self.selectors.find(choice);
-                    all.extend(selector.into_iter().flat_map(|it| self.identities.of(Fact::Pod(it))));
+                    if let Some(selector) = self.selectors.find(choice) {
+                        all.extend_from_slice(self.identities.of(Fact::Pod(selector)));
+                    }
                 }
                 Peer::Block(block) => {
                     let inside = self.identities.inside(block.cidr);
                     let meant = inside.filter(|(prefix, _)| block.contains(prefix));
-                    all.extend(meant.flat_map(|(_, identities): (_, &BTreeSet<_>)| identities).copied());
+                    meant.for_each(|(_, identities)| all.extend_from_slice(identities));
                 }
             }
         }

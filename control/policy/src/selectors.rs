@@ -1,10 +1,11 @@
 //! Which choices of pods do policies make, and who makes each?
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use model::{LabelSelector, Labels, NamespaceChoice, PodChoice};
 
+use crate::hash::{NumberMap, NumberSet};
 use crate::label_index::LabelIndex;
 use crate::numbers::Numbers;
 use crate::objects::ObjectNo;
@@ -21,7 +22,7 @@ pub(crate) struct NamespaceSelectorNo(u32);
 #[derive(Debug, Default)]
 pub(crate) struct Selectors {
     numbers: Numbers<PodChoice>,
-    of_number: HashMap<SelectorNo, Selector>,
+    of_number: NumberMap<SelectorNo, Selector>,
     index: Scoped,
     namespaces: Numbers<LabelSelector>,
     namespace_index: LabelIndex<NamespaceSelectorNo>,
@@ -35,14 +36,14 @@ pub(crate) struct News {
     pub(crate) namespaces: LabelIndex<NamespaceSelectorNo>,
     pub(crate) pods: Scoped,
     /// Their pods have other facts, or are in another group.
-    pub(crate) touched: HashSet<SelectorNo>,
+    pub(crate) touched: NumberSet<SelectorNo>,
 }
 
 /// Choices of pods by what they choose of namespaces.
 #[derive(Debug, Default)]
 pub(crate) struct Scoped {
     pub(crate) named: HashMap<Box<str>, LabelIndex<SelectorNo>>,
-    pub(crate) matching: HashMap<NamespaceSelectorNo, LabelIndex<SelectorNo>>,
+    pub(crate) matching: NumberMap<NamespaceSelectorNo, LabelIndex<SelectorNo>>,
 }
 
 #[derive(Debug)]
@@ -145,7 +146,7 @@ impl Selectors {
     }
 
     /// Forgets the choices of `touched` that nobody makes; true if choices of namespaces went with them.
-    pub(crate) fn sweep(&mut self, touched: &HashSet<SelectorNo>) -> bool {
+    pub(crate) fn sweep(&mut self, touched: &NumberSet<SelectorNo>) -> bool {
         for number in touched {
             if self.is_used(*number) {
                 continue;

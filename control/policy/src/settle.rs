@@ -1,6 +1,6 @@
 //! What follows from what changed? Groups, the policies in use, facts and identities, in this order.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use model::{NamedPort, Peer, PortMatch};
@@ -8,6 +8,7 @@ use vswitch::program::IdentityNo;
 
 use crate::compiler::{Changed, Compiler, Span, prefix};
 use crate::groups::Group;
+use crate::hash::NumberSet;
 use crate::identities::Fact;
 use crate::objects::{Direction, ObjectNo, Written};
 use crate::selectors::{SelectorNo, Use};
@@ -33,15 +34,17 @@ impl Compiler {
         let pods: Vec<PodNo> = self.pending.pods.iter().copied().collect();
         for number in pods {
             let Some(state) = self.world.pod(number) else { continue };
-            let (group, before, name) = (self.group_of(state), state.policy, state.pod.name().clone());
+            let (group, before) = (self.group_of(state), state.policy);
             let policy = group.map(|group| self.join(group));
             if let Some(before) = before {
                 self.groups.leave(before);
             }
-            if let Some(state) = self.world.pod_mut(number) {
+            if let Some(state) = self.world.pod_mut(number)
+                && policy != before
+            {
                 state.policy = policy;
+                self.pending.before.entry(state.pod.name().clone()).or_insert(before);
             }
-            self.pending.before.entry(name).or_insert(before);
         }
         for (number, group) in self.groups.sweep() {
             // One that came and went in between is nothing to tell of.
@@ -158,7 +161,7 @@ impl Compiler {
     }
 
     /// Forgets selectors that nobody uses.
-    fn forget(&mut self, touched: &HashSet<SelectorNo>) {
+    fn forget(&mut self, touched: &NumberSet<SelectorNo>) {
         if touched.iter().any(|selector| !self.selectors.is_used(*selector)) {
             for number in &self.pending.pods {
                 if let Some(state) = self.world.pod_mut(*number) {

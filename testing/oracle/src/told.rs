@@ -63,24 +63,32 @@ impl Told {
 
     /// Whether a connection may be, and who says so.
     pub fn ask(&self, world: &World, question: &Question) -> Answer {
-        let mut answer = Answer { allowed: true, by: None };
-        for (own, peer, is_egress) in
-            [(question.client, question.server, true), (question.server, question.client, false)]
-        {
-            let pod = world.pod_at(own).map(|pod| PodName::new(&pod.namespace, &pod.name));
-            if pod.is_some() {
-                answer = Answer { allowed: true, by: None };
-            }
-            let policy = pod.and_then(|pod| self.pods.get(&pod)).map(|number| &self.policies[number]);
-            if let Some(policy) = policy {
-                let tiers = if is_egress { &policy.egress } else { &policy.ingress };
-                answer = ask_tiers(tiers, self.identity(peer), question);
-            }
-            if !answer.allowed {
-                return answer;
-            }
+        let egress = self.ask_client(world, question);
+        match egress {
+            Some(Answer { allowed: false, by }) => Answer { allowed: false, by },
+            egress => self.ask_server(world, question).or(egress).unwrap_or(NOTHING),
         }
-        answer
+    }
+
+    /// What the client's policies say, if it is a pod.
+    pub(crate) fn ask_client(&self, world: &World, question: &Question) -> Option<Answer> {
+        let policy = self.policy_at(world, question.client)?;
+        let ask = |policy: &PolicySpec| ask_tiers(&policy.egress, self.identity(question.server), question);
+        Some(policy.map_or(NOTHING, ask))
+    }
+
+    /// What the server's policies say, if it is a pod.
+    pub(crate) fn ask_server(&self, world: &World, question: &Question) -> Option<Answer> {
+        let policy = self.policy_at(world, question.server)?;
+        let ask = |policy: &PolicySpec| ask_tiers(&policy.ingress, self.identity(question.client), question);
+        Some(policy.map_or(NOTHING, ask))
+    }
+
+    /// The policy of the pod that has an address, if it has one; `None` if it is no pod's.
+    fn policy_at(&self, world: &World, address: IpAddr) -> Option<Option<&PolicySpec>> {
+        let pod = world.pod_at(address)?;
+        let number = self.pods.get(&PodName::new(&pod.namespace, &pod.name));
+        Some(number.map(|number| &self.policies[number]))
     }
 
     fn identity(&self, address: IpAddr) -> Option<IdentityNo> {
@@ -119,6 +127,9 @@ impl Told {
     }
 }
 
+/// Nothing is against it.
+const NOTHING: Answer = Answer { allowed: true, by: None };
+
 fn ask_tiers(tiers: &[TierSpec], peer: Option<IdentityNo>, question: &Question) -> Answer {
     for tier in tiers {
         match tier.rules.iter().find(|rule| matches(rule, peer, question)) {
@@ -133,7 +144,7 @@ fn ask_tiers(tiers: &[TierSpec], peer: Option<IdentityNo>, question: &Question) 
             }
         }
     }
-    Answer { allowed: true, by: None }
+    NOTHING
 }
 
 fn matches(rule: &RuleSpec, peer: Option<IdentityNo>, question: &Question) -> bool {

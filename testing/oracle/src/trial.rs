@@ -9,18 +9,20 @@ use vswitch::program::Scope;
 use crate::bed::{Bed, NETWORK};
 use crate::naive;
 use crate::told::Told;
-use crate::world::{Answer, Question, Step, World};
+use crate::world::{Answer, NODE, Question, Step, World};
 
 /// The ports that are asked about: those of the suite's servers.
 const PORTS: [u16; 2] = [80, 81];
 /// Somebody who is no pod, in blocks that cases name and out of them.
 const OUTSIDE: [&str; 3] = ["192.0.2.7", "10.2.0.200", "fd00::2:77"];
 
-/// A world, what was compiled of it, and a switch that was told.
+/// A world, what was compiled of it, for all pods and for one node, and a switch that was told.
 pub struct Trial {
     world: World,
     compiler: Compiler,
     told: Told,
+    /// What one node's agent compiles, and tells its own switch.
+    node: (Compiler, Told),
     bed: Bed,
 }
 
@@ -28,7 +30,9 @@ impl Trial {
     /// Begins with a world.
     pub fn new(world: &World) -> Self {
         let compiler = Compiler::new(Scope::Network(NETWORK), Span::Everywhere);
-        let mut trial = Self { world: World::default(), compiler, told: Told::default(), bed: Bed::new() };
+        let node = Compiler::new(Scope::Network(NETWORK), Span::Node(NODE.into()));
+        let (node, told) = ((node, Told::default()), Told::default());
+        let mut trial = Self { world: World::default(), compiler, told, node, bed: Bed::new() };
         trial.apply(&world.steps());
         trial
     }
@@ -50,6 +54,11 @@ impl Trial {
             "what was told is not all\n{}",
             self.show()
         );
+        let (node, told) = &mut self.node;
+        let changed = node.apply(steps.iter().map(Step::change));
+        told.follow(&self.world, node, &changed);
+        let is_all = *told == Told::of(&self.world, node);
+        assert!(is_all, "what a node was told is not all\n{}\n{:#?}", self.show(), self.node.1);
         let mut fresh = Compiler::new(Scope::Network(NETWORK), Span::Everywhere);
         fresh.apply(self.world.steps().iter().map(Step::change));
         let fresh = Told::of(&self.world, &fresh).meaning();
@@ -79,13 +88,23 @@ impl Trial {
             "{question}\n naive: {naive:?}\n compiled: {compiled:?}\n the switch: arrived {switch:?}\n{}",
             self.show()
         );
+        self.ask_node(question);
         naive
     }
 
-    /// Asks the naive engine and the compiled rules alone.
-    pub fn ask_compiled(&self, question: &Question) {
-        let (naive, compiled) = (naive::ask(&self.world, question), self.told.ask(&self.world, question));
-        assert_eq!(naive, compiled, "{question}: naive, then compiled\n{}", self.show());
+    /// What the node knows of its own pods' policies is what is known of all.
+    fn ask_node(&self, question: &Question) {
+        let (world, node) = (&self.world, &self.node.1);
+        let is_here =
+            |address: IpAddr| world.pod_at(address).is_some_and(|pod| pod.node_name.as_deref() == Some(NODE));
+        if is_here(question.client) {
+            let answers = (node.ask_client(world, question), self.told.ask_client(world, question));
+            assert_eq!(answers.0, answers.1, "{question}: egress at the node, and of all\n{}", self.show());
+        }
+        if is_here(question.server) {
+            let answers = (node.ask_server(world, question), self.told.ask_server(world, question));
+            assert_eq!(answers.0, answers.1, "{question}: ingress at the node, and of all\n{}", self.show());
+        }
     }
 
     /// Sends once more on each connection that was made: it goes on exactly while policies allow it.

@@ -149,6 +149,9 @@ fn put<T: Clone>(all: &mut Vec<T>, it: &T, is_same: impl Fn(&T) -> bool) {
     }
 }
 
+/// The node of all pods a.
+pub(crate) const NODE: &str = "n";
+
 /// The world that Kubernetes' suite and cyclonus ask about: namespaces x, y, z with pods a, b, c, of which each serves 80 and
 /// 81 by all protocols, under the names `serve-80-tcp` and the like. Pod b of y is 10.2.0.2 and fd00::2:2.
 pub fn standard(pods: &[&str]) -> World {
@@ -172,7 +175,7 @@ pub fn standard(pods: &[&str]) -> World {
             labels: labels("pod", name),
             addresses: vec![[10, high as u8, 0, low as u8].into(), [0xfd00, 0, 0, 0, 0, 0, high, low].into()],
             container_ports: ports.clone(),
-            node_name: None,
+            node_name: (name == "a").then(|| NODE.to_owned()),
             host_network: false,
         }
     };
