@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 
 use frame::DropReason;
+use wire::IpProtocol;
 
 use super::Walk;
 use super::connection::{addresses, has_ports, is_ip, observe, track};
@@ -43,7 +44,8 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
     let (scope, (source, destination)) = (walk.scene.scope(), addresses(walk));
     let is_for_service =
         services.is_frontend(scope, destination) && walk.view.destination_mac() == gateway.mac;
-    if !is_for_service && !services.is_host(scope, source) {
+    let concerns_services = is_for_service || services.is_host(scope, source) && may_answer(walk, source);
+    if !concerns_services {
         return Ok(None);
     }
     match observe(walk) {
@@ -53,7 +55,12 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
                 walk.served = known(walk, handle, &tuple);
                 return Ok(None);
             }
-            if is_for_service { begin(walk, gateway, &tuple) } else { Ok(None) }
+            if is_for_service {
+                return begin(walk, gateway, &tuple);
+            }
+            // A client may yet begin the connection whose answer this would be.
+            walk.cacheable = false;
+            Ok(None)
         }
         Observed::Error => {
             walk.served = error(walk);
@@ -64,11 +71,22 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
     }
 }
 
+/// True for a packet from where some service is served, and for what could be an error about one.
+fn may_answer(walk: &mut Walk<'_>, source: IpAddr) -> bool {
+    let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
+    if !has_ports(protocol) {
+        return [IpProtocol::ICMP, IpProtocol::ICMPV6].contains(&protocol);
+    }
+    let port = walk.view.get(Field::SOURCE_PORT) as u16;
+    let end = FrontendSpec { address: source, protocol, port };
+    walk.scene.program.services().is_endpoint(walk.scene.scope(), &end)
+}
+
 /// True for a connection that its endpoint still serves. TCP and SCTP are left to end; a datagram's sender would never learn.
 fn is_current(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> bool {
     let connections = walk.scene.shared.connections();
     let Some(translated) = connections.translated(handle) else { return false };
-    if tuple.protocol != wire::IpProtocol::UDP || translated.destination == tuple.destination {
+    if tuple.protocol != IpProtocol::UDP || translated.destination == tuple.destination {
         return true;
     }
     let service = walk.scene.program.services().at(walk.scene.scope(), &frontend(tuple));

@@ -88,6 +88,7 @@ pub(crate) struct Services {
     /// The addresses of frontends, and of endpoints, whatever the ports: most packets are told by these alone.
     addresses: HashSet<(Scope, IpAddr)>,
     hosts: HashSet<(Scope, IpAddr)>,
+    endpoints: HashSet<(Scope, FrontendSpec)>,
 }
 
 impl Services {
@@ -108,6 +109,11 @@ impl Services {
     /// True if some endpoint has `address`.
     pub(crate) fn is_host(&self, scope: Scope, address: IpAddr) -> bool {
         self.hosts.contains(&(scope, address))
+    }
+
+    /// True if some service is served at this address, protocol and port.
+    pub(crate) fn is_endpoint(&self, scope: Scope, end: &FrontendSpec) -> bool {
+        self.endpoints.contains(&(scope, *end))
     }
 }
 
@@ -134,6 +140,11 @@ pub(super) fn build(spec: &ProgramSpec) -> Result<Services, ProgramError> {
         endpoints.sort_unstable();
         endpoints.dedup();
         built.hosts.extend(endpoints.iter().map(|endpoint| (service.scope, endpoint.address)));
+        for FrontendSpec { protocol, .. } in &service.frontends {
+            let end =
+                |it: &EndpointSpec| FrontendSpec { address: it.address, protocol: *protocol, port: it.port };
+            built.endpoints.extend(endpoints.iter().map(|endpoint| (service.scope, end(endpoint))));
+        }
         built.services.push(Service {
             name: service.name.clone(),
             affinity: service.affinity,

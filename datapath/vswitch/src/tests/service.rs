@@ -159,6 +159,29 @@ fn connections_are_spread_over_all_endpoints_and_those_of_a_client_are_not_where
 }
 
 #[test]
+fn what_an_endpoint_sends_before_it_is_asked_does_not_become_how_its_answers_go() {
+    let mut bed = bed();
+    let chosen = (4000..4100).filter(|port| {
+        let unasked = build::udp(back(4, 1, true), (8080, *port), b"");
+        for _ in 0..2 {
+            assert_eq!(ends(&sent(&bed.send(4, unasked.clone())).1).0, (address(4, true), 8080));
+        }
+        let is_chosen = sent(&bed.send(1, build::udp(to_service(1, true), (*port, 80), b""))).0 == 4;
+        if is_chosen {
+            assert_eq!(ends(&sent(&bed.send(4, unasked)).1).0, (vip(true), 80), "now it is an answer");
+        }
+        is_chosen
+    });
+    assert!(chosen.count() > 0, "of so many connections some are its own");
+    // Its own connections are nobody's answers, and are cached.
+    bed.hits_and_misses();
+    for _ in 0..3 {
+        sent(&bed.send(4, build::udp(back(4, 2, true), (39_000, 53), b"")));
+    }
+    assert_eq!(bed.hits_and_misses(), (2, 1));
+}
+
+#[test]
 fn what_nobody_serves_is_refused() {
     let mut bed = bed();
     for port in [81, 99] {
