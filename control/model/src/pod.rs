@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use wire::IpProtocol;
+
 use crate::object::{Checked, InvalidField, ObjectError, check_label, check_subdomain, each, start};
 use crate::selector::Labels;
 
@@ -118,6 +120,15 @@ pub enum Protocol {
 impl Protocol {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// Its number in IP headers.
+    pub fn ip(self) -> IpProtocol {
+        match self {
+            Self::Tcp => IpProtocol::TCP,
+            Self::Udp => IpProtocol::UDP,
+            Self::Sctp => IpProtocol::SCTP,
+        }
+    }
 }
 
 /// What names a pod.

@@ -2,7 +2,6 @@
 
 use model::{Action, Peer, PortMatch, Protocol, Rule};
 use vswitch::program::{IdentityNo, PolicyNo, PolicySpec, PortRangeSpec, RuleAction, RuleSpec, TierSpec};
-use wire::IpProtocol;
 
 use crate::compiler::Compiler;
 use crate::groups::Group;
@@ -135,10 +134,5 @@ fn action(action: Action) -> RuleAction {
 }
 
 fn range(protocol: Protocol, ports: std::ops::RangeInclusive<u16>) -> PortRangeSpec {
-    let protocol = match protocol {
-        Protocol::Tcp => IpProtocol::TCP,
-        Protocol::Udp => IpProtocol::UDP,
-        Protocol::Sctp => IpProtocol::SCTP,
-    };
-    PortRangeSpec { protocol, ports }
+    PortRangeSpec { protocol: protocol.ip(), ports }
 }

@@ -16,12 +16,15 @@ use crate::desired::{Desired, Known};
 use crate::program::router_of;
 use crate::record::Attachment;
 
+/// Pods, by name.
+pub(crate) type Pods = BTreeMap<PodName, Pod>;
+
 /// The compiler, and what it was told.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     compiler: Option<(Scope, Compiler)>,
     objects: Arc<Objects>,
-    pods: BTreeMap<PodName, Pod>,
+    pods: Pods,
 }
 
 /// What the switch is to be told.
@@ -38,22 +41,21 @@ pub(crate) struct PolicyDelta {
 impl Policies {
     /// Takes over what is desired now. `None` if policies are about other networks than before: the switch is to be told
     /// everything.
-    pub(crate) fn follow(&mut self, desired: &Desired) -> Option<PolicyDelta> {
+    pub(crate) fn follow(&mut self, desired: &Desired, pods: Pods) -> Option<PolicyDelta> {
         let scope = scope(desired);
         if scope != self.compiler.as_ref().map(|(scope, _)| *scope) {
             *self = Self::default();
             self.compiler = scope.map(|scope| (scope, Compiler::new(scope, Span::Everywhere)));
-            self.take(desired);
+            self.take(desired, pods);
             return None;
         }
-        let Some(changed) = self.take(desired) else { return Some(PolicyDelta::default()) };
+        let Some(changed) = self.take(desired, pods) else { return Some(PolicyDelta::default()) };
         Some(self.delta(changed))
     }
 
-    fn take(&mut self, desired: &Desired) -> Option<Changed> {
+    fn take(&mut self, desired: &Desired, pods: Pods) -> Option<Changed> {
         let (_, compiler) = self.compiler.as_mut()?;
         let objects = Arc::clone(desired.objects());
-        let pods = pods(desired);
         let mut changes = Vec::new();
         if !Arc::ptr_eq(&objects, &self.objects) {
             changes.extend(object_changes(&self.objects, &objects));
@@ -110,7 +112,7 @@ pub(crate) fn scope_of(known: &Known, desired: &Desired) -> Scope {
 }
 
 /// The pods that files or attachments know, with all their addresses.
-pub(crate) fn pods(desired: &Desired) -> BTreeMap<PodName, Pod> {
+pub(crate) fn pods(desired: &Desired) -> Pods {
     let mut addresses: BTreeMap<PodName, BTreeSet<IpAddr>> = BTreeMap::new();
     let has_policies =
         |name: &NetworkName| desired.network(name).is_some_and(|known| known.network.spec().policies);

@@ -14,7 +14,7 @@ use vswitch::program::{
 use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, Take, Update, VhostUserRole};
 use crate::desired::{Desired, Known};
 use crate::kernel::Ownership;
-use crate::policies::{Policies, pod_name};
+use crate::policies::{Policies, pod_name, pods};
 use crate::record::Attachment;
 use crate::services::Services;
 use crate::underlay::{self, Reached};
@@ -152,8 +152,9 @@ impl Programmer {
     /// Adds to `change` what it means for policies and services, and the ports that have another policy by it. False if
     /// everything is to be sent.
     fn add_meaning(&mut self, desired: &Desired, change: &mut Update) -> bool {
-        let Some(policies) = self.policies.follow(desired) else { return false };
-        let services = self.services.follow(desired);
+        let pods = pods(desired);
+        let services = self.services.follow(desired, &pods);
+        let Some(policies) = self.policies.follow(desired, pods) else { return false };
         let named: BTreeSet<PortNo> = change
             .put_ports
             .iter()
@@ -195,8 +196,9 @@ impl Programmer {
             .plugged()
             .filter_map(|attachment| port(attachment, desired.network(&attachment.network)?));
         let mut put_ports: Vec<_> = reached.map(Reached::uplink).into_iter().chain(ports).collect();
-        self.policies.follow(desired);
-        self.services.follow(desired);
+        let pods = pods(desired);
+        self.services.follow(desired, &pods);
+        self.policies.follow(desired, pods);
         self.set_policies(&mut put_ports, desired);
         let (put_policies, put_identities) = self.policies.all();
         let update = Update {

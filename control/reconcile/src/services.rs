@@ -5,10 +5,9 @@ use std::net::IpAddr;
 
 use model::{ObjectName, Protocol, Service, ServicePort, SessionAffinity};
 use vswitch::program::{Affinity, EndpointSpec, FrontendSpec, Scope, ServiceNo, ServiceSpec};
-use wire::IpProtocol;
 
 use crate::desired::Desired;
-use crate::policies::{pods, scope_of};
+use crate::policies::{Pods, scope_of};
 
 /// The services that the switch has, and their numbers.
 #[derive(Debug, Default)]
@@ -30,12 +29,11 @@ pub(crate) struct ServiceDelta {
 
 impl Services {
     /// Takes over what is desired now.
-    pub(crate) fn follow(&mut self, desired: &Desired) -> ServiceDelta {
+    pub(crate) fn follow(&mut self, desired: &Desired, pods: &Pods) -> ServiceDelta {
         let services = &desired.objects().services;
         if services.is_empty() && self.told.is_empty() {
             return ServiceDelta::default();
         }
-        let pods = pods(desired);
         let mut now = BTreeMap::new();
         for service in services.values() {
             // Its network may be leaving.
@@ -71,7 +69,7 @@ impl Services {
         endpoints: &[(IpAddr, u16)],
     ) -> Option<ServiceSpec> {
         let of_family = |address: &&IpAddr| address.is_ipv4() == is_v4;
-        let protocol = protocol(port.protocol);
+        let protocol = port.protocol.ip();
         let frontends: Vec<_> = service
             .addresses()
             .iter()
@@ -100,13 +98,5 @@ impl Services {
                 SessionAffinity::ClientIp => Affinity::ClientIp,
             },
         })
-    }
-}
-
-fn protocol(protocol: Protocol) -> IpProtocol {
-    match protocol {
-        Protocol::Tcp => IpProtocol::TCP,
-        Protocol::Udp => IpProtocol::UDP,
-        Protocol::Sctp => IpProtocol::SCTP,
     }
 }

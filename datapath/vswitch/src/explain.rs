@@ -16,7 +16,8 @@ use crate::time::Now;
 /// What one stage says about a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The stage: `tunnel`, `parse`, `admit`, `security`, `learn`, `forward`, `output`, `drop`.
+    /// The stage: `tunnel`, `parse`, `admit`, `security`, `learn`, `connection`, `service`, `gateway`, `forward`,
+    /// `policy`, `output`, `drop`.
     pub stage: &'static str,
     /// What it found, for people.
     pub sentence: String,

@@ -81,14 +81,10 @@ impl Outer {
             }
             _ => Sum::ZERO,
         };
-        let outer = Self { bytes, is_v4, pseudo };
-        outer.with_ports()
-    }
-
-    fn with_ports(mut self) -> Self {
-        let at = self.udp_at();
-        self.bytes[at..][udp::field::DESTINATION_PORT].copy_from_slice(&geneve::PORT.to_be_bytes());
-        self
+        let mut outer = Self { bytes, is_v4, pseudo };
+        let udp_at = outer.udp_at();
+        outer.bytes[udp_at..][udp::field::DESTINATION_PORT].copy_from_slice(&geneve::PORT.to_be_bytes());
+        outer
     }
 
     fn udp_at(&self) -> usize {
@@ -189,20 +185,16 @@ fn flow(head: &[u8]) -> Option<(&[u8], &[u8])> {
         EtherType::IPV4 => {
             let ip = ipv4::View::new(packet).ok()?;
             let addresses = &packet[ipv4::field::SOURCE.start..ipv4::field::DESTINATION.end];
-            let has_ports = !ip.is_fragment() && has_ports(ip.protocol());
+            let has_ports = !ip.is_fragment() && ip.protocol().has_ports();
             Some((addresses, ports(packet, ip.header_len(), has_ports)))
         }
         EtherType::IPV6 => {
             let ip = ipv6::View::new(packet).ok()?;
             let addresses = &packet[ipv6::field::SOURCE.start..ipv6::field::DESTINATION.end];
-            Some((addresses, ports(packet, ipv6::HEADER_BYTES, has_ports(ip.next_header()))))
+            Some((addresses, ports(packet, ipv6::HEADER_BYTES, ip.next_header().has_ports())))
         }
         _ => None,
     }
-}
-
-fn has_ports(protocol: IpProtocol) -> bool {
-    [IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP].contains(&protocol)
 }
 
 fn ports(packet: &[u8], at: usize, are_there: bool) -> &[u8] {
@@ -242,13 +234,11 @@ pub(crate) fn unwrap(burst: &mut Burst, frame: usize, outer_bytes: usize) -> Res
         return Err(DropReason::BadTunnel);
     }
     burst.shrink_front(frame, outer_bytes).ok_or(DropReason::Truncated)?;
-    let is_of_outer =
-        matches!(offload.checksum, Checksum::Partial { start, .. } if usize::from(start) < outer_bytes);
-    match offload.checksum {
-        // What covers the outer packet says nothing about the inner one.
-        Checksum::Valid | Checksum::Complete => burst.set_offload(frame, Offload::NONE),
-        Checksum::Partial { .. } if is_of_outer => burst.set_offload(frame, Offload::NONE),
-        Checksum::Partial { .. } => {}
+    let is_of_inner =
+        matches!(offload.checksum, Checksum::Partial { start, .. } if usize::from(start) >= outer_bytes);
+    // What covers the outer packet says nothing about the inner one.
+    if !is_of_inner {
+        burst.set_offload(frame, Offload::NONE);
     }
     burst.refill(frame);
     Ok(())

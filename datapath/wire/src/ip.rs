@@ -33,6 +33,12 @@ impl IpProtocol {
     pub const SCTP: Self = Self(132);
     /// IPv6 mobility header (RFC 6275 §6.1).
     pub const MOBILITY: Self = Self(135);
+
+    /// True for TCP, UDP and SCTP, whose headers begin with a source and a destination port.
+    #[inline]
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Self::TCP | Self::UDP | Self::SCTP)
+    }
 }
 
 impl fmt::Display for IpProtocol {

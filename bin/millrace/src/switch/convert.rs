@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use local_api::switch_v1 as api;
@@ -84,13 +83,12 @@ pub(super) fn gateway(gateway: &api::Gateway) -> Result<GatewaySpec, String> {
 /// # Errors
 /// It is none.
 pub(super) fn prefix(text: &str) -> Result<Prefix, String> {
-    let parts = text.split_once('/').and_then(|(address, len)| {
-        let (address, len): (IpAddr, u8) = (address.parse().ok()?, len.parse().ok()?);
-        (len <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, len))
-    });
-    let (address, len) =
-        parts.ok_or_else(|| format!("{text:?} is no address with a prefix length, as in 10.0.0.1/24"))?;
-    Ok(Prefix { address, len })
+    let parsed = text
+        .split_once('/')
+        .and_then(|(address, len)| Some(Prefix { address: address.parse().ok()?, len: len.parse().ok()? }));
+    parsed
+        .filter(Prefix::is_sound)
+        .ok_or_else(|| format!("{text:?} is no address with a prefix length, as in 10.0.0.1/24"))
 }
 
 /// The port's number.

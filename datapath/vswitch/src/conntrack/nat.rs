@@ -111,7 +111,7 @@ impl Translation {
         match self.destination {
             None => old,
             // An echo is answered at no port.
-            Some(nat) if !has_destination_port(original.protocol) => Endpoint { ip: nat.ip, ..old },
+            Some(nat) if !original.protocol.has_ports() => Endpoint { ip: nat.ip, ..old },
             Some(nat) => Endpoint { ip: nat.ip, port: nat.port.unwrap_or(old.port) },
         }
     }
@@ -119,9 +119,5 @@ impl Translation {
 
 /// An echo's identifier is one.
 fn has_source_port(protocol: IpProtocol) -> bool {
-    has_destination_port(protocol) || matches!(protocol, IpProtocol::ICMP | IpProtocol::ICMPV6)
-}
-
-fn has_destination_port(protocol: IpProtocol) -> bool {
-    matches!(protocol, IpProtocol::TCP | IpProtocol::UDP | IpProtocol::SCTP)
+    protocol.has_ports() || matches!(protocol, IpProtocol::ICMP | IpProtocol::ICMPV6)
 }

@@ -24,10 +24,6 @@ pub(super) fn is_ip(walk: &mut Walk<'_>) -> bool {
     ether_type == EtherType::IPV4 || ether_type == EtherType::IPV6
 }
 
-pub(super) fn has_ports(protocol: IpProtocol) -> bool {
-    [IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP].contains(&protocol)
-}
-
 /// Source and destination.
 pub(super) fn addresses(walk: &mut Walk<'_>) -> (IpAddr, IpAddr) {
     let mut read = |[high, low]: [Field; 2]| crate::key::ip(walk.view.get(high), walk.view.get(low));

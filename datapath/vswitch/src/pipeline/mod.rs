@@ -22,10 +22,10 @@ use self::connection::Tracked;
 use self::service::Served;
 use crate::actions::{Actions, Origin};
 use crate::cache::Derived;
-use crate::conntrack::Sight;
+use crate::conntrack::{Sight, ZoneNo};
 use crate::explain::Step;
 use crate::key::View;
-use crate::program::{Network, Port, PortNo, Program, Tunnel};
+use crate::program::{Network, Port, PortNo, Program, Scope, Tunnel};
 use crate::stations::{Dependence, Effect, Shared, Slot};
 use crate::time::Now;
 
@@ -55,6 +55,29 @@ impl<'a> Scene<'a> {
     /// Where its frames come from.
     pub(crate) fn origin(&self) -> Origin {
         Origin { port: self.ingress.number, tunnel: self.tunnel }
+    }
+
+    /// Where its addresses mean one thing.
+    pub(crate) fn scope(&self) -> Scope {
+        match &self.network.gateway {
+            Some(gateway) => Scope::Router(gateway.router()),
+            None => Scope::Network(self.network.number),
+        }
+    }
+
+    /// The same, for connections.
+    pub(crate) fn zone(&self) -> ZoneNo {
+        /// Networks and routers have numbers of their own.
+        const NETWORK: u32 = 1 << 31;
+        match self.scope() {
+            Scope::Router(router) => ZoneNo(router.0 & !NETWORK),
+            Scope::Network(network) => ZoneNo(network.0 | NETWORK),
+        }
+    }
+
+    /// Of the program, for connections that remember it.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.program.version() as u32
     }
 }
 

@@ -14,12 +14,12 @@ use frame::DropReason;
 use wire::IpProtocol;
 
 use super::Walk;
-use super::connection::{Tracked, addresses, has_ports, is_ip, observe, track};
+use super::connection::{Tracked, addresses, is_ip, observe, track};
 use crate::actions::{Actions, Output};
-use crate::conntrack::{Direction, Handle, Mark, Observed, Opening, Pickup, Quota, Refusal, ZoneNo};
+use crate::conntrack::{Direction, Handle, Mark, Observed, Opening, Pickup, Quota, Refusal};
 use crate::key::{Field, class};
 use crate::policy::{Side, Verdict};
-use crate::program::{Policy, PolicyNo, Port, Scope};
+use crate::program::{Policy, PolicyNo, Port};
 use crate::stations::Effect;
 
 /// Connections of one zone, and of those one port may open.
@@ -95,7 +95,7 @@ struct Question {
 
 impl Question {
     fn new(client: IpAddr, protocol: IpProtocol, (server, port): (IpAddr, u16)) -> Self {
-        Self { client, server, protocol, port: has_ports(protocol).then_some(port) }
+        Self { client, server, protocol, port: protocol.has_ports().then_some(port) }
     }
 }
 
@@ -201,29 +201,4 @@ fn flood(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, DropReason> {
         "is for one host, and that one is unknown: nobody's policy can be asked".to_owned()
     });
     Err(DropReason::PolicyDenied)
-}
-
-impl super::Scene<'_> {
-    /// Where its addresses mean one thing.
-    pub(super) fn scope(&self) -> Scope {
-        match &self.network.gateway {
-            Some(gateway) => Scope::Router(gateway.router()),
-            None => Scope::Network(self.network.number),
-        }
-    }
-
-    /// The same, for connections.
-    pub(crate) fn zone(&self) -> ZoneNo {
-        /// Networks and routers have numbers of their own.
-        const NETWORK: u32 = 1 << 31;
-        match self.scope() {
-            Scope::Router(router) => ZoneNo(router.0 & !NETWORK),
-            Scope::Network(network) => ZoneNo(network.0 | NETWORK),
-        }
-    }
-
-    /// Of the program, for connections that remember it.
-    fn epoch(&self) -> u32 {
-        self.program.version() as u32
-    }
 }

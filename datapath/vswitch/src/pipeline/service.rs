@@ -12,9 +12,11 @@ use frame::DropReason;
 use wire::IpProtocol;
 
 use super::Walk;
-use super::connection::{addresses, has_ports, is_ip, observe, track};
+use super::connection::{addresses, is_ip, observe, track};
 use crate::actions::{Actions, Output};
-use crate::conntrack::{DestinationNat, Handle, Observed, PortRange, SourceNat, Translation, Tuple};
+use crate::conntrack::{
+    DestinationNat, Direction, Handle, Observed, PortRange, SourceNat, Translation, Tuple,
+};
 use crate::gateway::{Answer, Complaint};
 use crate::key::{Field, TAGGED};
 use crate::program::{Affinity, EndpointSpec, FrontendSpec, Gateway};
@@ -74,7 +76,7 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
 /// True for a packet from where some service is served, and for what could be an error about one.
 fn may_answer(walk: &mut Walk<'_>, source: IpAddr) -> bool {
     let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
-    if !has_ports(protocol) {
+    if !protocol.has_ports() {
         return [IpProtocol::ICMP, IpProtocol::ICMPV6].contains(&protocol);
     }
     let port = walk.view.get(Field::SOURCE_PORT) as u16;
@@ -93,7 +95,7 @@ fn is_current(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> bool {
     let endpoint =
         EndpointSpec { address: translated.destination.address(), port: translated.destination.port };
     // What goes back to a client is of no service.
-    let is_back = handle.direction() == crate::conntrack::Direction::Reply;
+    let is_back = handle.direction() == Direction::Reply;
     if is_back || service.is_some_and(|service| service.has(&endpoint)) {
         return true;
     }
@@ -134,7 +136,7 @@ fn error(walk: &mut Walk<'_>) -> Option<Served> {
 /// The first packet of a connection.
 fn begin(walk: &mut Walk<'_>, gateway: &Gateway, tuple: &Tuple) -> Result<Option<Actions>, DropReason> {
     let (client, server) = (tuple.source.address(), frontend(tuple));
-    if !has_ports(tuple.protocol) {
+    if !tuple.protocol.has_ports() {
         return refuse(walk, server.address, 0);
     }
     let Some(service) = walk.scene.program.services().at(walk.scene.scope(), &server) else {

@@ -50,7 +50,7 @@ impl Prefix {
     }
 
     /// True if the length is one that the address can have.
-    pub(super) fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         self.len <= if self.address.is_ipv4() { 32 } else { 128 }
     }
 }

@@ -166,8 +166,7 @@ fn check(service: &ServiceSpec) -> Result<(), ProgramError> {
     if let Some(address) = addresses.clone().find(|address| address.is_ipv4() != is_v4) {
         return wrong(format!("the address {address} beside such of the other family"));
     }
-    let has_ports = |protocol| [IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP].contains(&protocol);
-    match service.frontends.iter().find(|it| !has_ports(it.protocol)) {
+    match service.frontends.iter().find(|it| !it.protocol.has_ports()) {
         Some(frontend) => wrong(format!("a frontend of {}, which has no ports", frontend.protocol)),
         None => Ok(()),
     }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use frame::{Burst, DropReason, Offload};
 use wire::MacAddr;
 use wire::build::{self, Path};
+use wire::tcp::{self, Flags};
 
 use crate::program::{NetworkNo, NetworkSpec, PortNo, PortSpec, ProgramSpec, VlanId, VlanMode};
 use crate::{Egress, Now, Outputs, ProcessReport, Program, Shared, Switch};
@@ -76,6 +77,21 @@ pub(crate) fn program(ports: impl IntoIterator<Item = PortSpec>) -> Arc<Program>
 /// A UDP frame of station `from` to station `to`.
 pub(crate) fn udp(from: u8, to: u8) -> Vec<u8> {
     build::udp(path(from, to), (1000, 2000), b"hello")
+}
+
+/// A TCP segment without payload; `numbers`: its sequence and acknowledgement numbers.
+pub(crate) fn segment(path: Path, ports: (u16, u16), flags: Flags, numbers: (u32, u32)) -> Vec<u8> {
+    let header = tcp::Repr {
+        source_port: ports.0,
+        destination_port: ports.1,
+        sequence: numbers.0,
+        acknowledgement: numbers.1,
+        flags,
+        window: 1000,
+        urgent: 0,
+        options: &[],
+    };
+    build::tcp(path, &header, b"")
 }
 
 /// From station to station, with the addresses 10.0.0.number.

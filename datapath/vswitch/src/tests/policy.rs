@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use frame::DropReason;
 use proptest::prelude::*;
 use wire::build::{self, Path};
-use wire::tcp::{self, Flags};
+use wire::tcp::Flags;
 use wire::{IpProtocol, ethernet, ipv4};
 
 use super::{Bed, Fate, NETWORK, path, port, spec, station};
@@ -70,17 +70,7 @@ fn bed() -> Bed {
 }
 
 fn segment(from: u8, to: u8, ports: (u16, u16), flags: Flags, numbers: (u32, u32)) -> Vec<u8> {
-    let header = tcp::Repr {
-        source_port: ports.0,
-        destination_port: ports.1,
-        sequence: numbers.0,
-        acknowledgement: numbers.1,
-        flags,
-        window: 1000,
-        urgent: 0,
-        options: &[],
-    };
-    build::tcp(path(from, to), &header, b"")
+    super::segment(path(from, to), ports, flags, numbers)
 }
 
 fn syn(from: u8, to: u8, port: u16) -> Vec<u8> {

@@ -7,10 +7,10 @@ use frame::{Checksum, DropReason, Offload};
 use proptest::prelude::*;
 use wire::build::{self, Path};
 use wire::checksum::{pseudo_v4, pseudo_v6};
-use wire::tcp::{self, Flags};
+use wire::tcp::Flags;
 use wire::{IpProtocol, MacAddr, icmpv4, icmpv6, ipv4, ipv6, udp};
 
-use super::{Bed, Fate, NETWORK, port, spec, station};
+use super::{Bed, Fate, NETWORK, port, segment, spec, station};
 use crate::program::{
     Affinity, EndpointSpec, FrontendSpec, GatewaySpec, IdentityNo, IdentitySpec, PolicyNo, PolicySpec,
     PortNo, PortRangeSpec, PortSpec, Prefix, ProgramError, ProgramSpec, RouterNo, RuleAction, RuleSpec,
@@ -223,20 +223,6 @@ fn an_endpoint_that_asks_its_own_service_may_get_itself() {
         let (to, frame) = sent(&bed.send(4, build::udp(to_gateway, (8080, port), b"world")));
         assert_eq!((to, ends(&frame)), (4, ((vip(is_v4), 80), (address(4, is_v4), port))));
     }
-}
-
-fn segment(path: Path, ports: (u16, u16), flags: Flags, numbers: (u32, u32)) -> Vec<u8> {
-    let header = tcp::Repr {
-        source_port: ports.0,
-        destination_port: ports.1,
-        sequence: numbers.0,
-        acknowledgement: numbers.1,
-        flags,
-        window: 1000,
-        urgent: 0,
-        options: &[],
-    };
-    build::tcp(path, &header, b"")
 }
 
 #[test]
