@@ -12,6 +12,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("iperf3", "iperf3"),
+    ("nft", "nftables"),
     ("ethtool", "ethtool"),
     ("tcpdump", "tcpdump"),
     ("dpdk-testpmd", "dpdk"),

@@ -3,12 +3,11 @@
 
 mod node;
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use node::cluster::{Cluster, Family};
-use node::{PATIENCE, Pod, possible, wait_for, wait_for_ping};
+use node::{PATIENCE, Pod, possible, talk, wait_for, wait_for_ping};
 
 const NETWORKS: &str = "
 networks:
@@ -150,27 +149,9 @@ services:
     selector: {app: web}
 ";
 
-/// Answers each connection to port `port` of a pod with the client's address, for as long as the test runs.
-fn serve(pod: &Pod, port: u16) {
-    let listener = pod.netns().run(move || TcpListener::bind(("0.0.0.0", port))).unwrap();
-    std::thread::spawn(move || {
-        while let Ok((mut stream, client)) = listener.accept() {
-            let _ = write!(stream, "{}", client.ip());
-        }
-    });
-}
-
 /// What a server says to a pod; none if it does not within a second or two.
 fn ask(pod: &Pod, server: (&str, u16)) -> Option<String> {
-    let address = SocketAddr::new(server.0.parse::<IpAddr>().unwrap(), server.1);
-    let said = pod.netns().run(move || {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(1500))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said)?;
-        Ok(said)
-    });
-    said.ok()
+    talk::ask(pod.netns(), SocketAddr::new(server.0.parse::<IpAddr>().unwrap(), server.1))
 }
 
 #[test]
@@ -187,8 +168,8 @@ fn a_service_and_a_policy_hold_across_nodes() {
     let (web, at_web) = attach(1, "web");
     let ((client, at_client), (stranger, at_stranger)) = (attach(0, "client"), attach(0, "stranger"));
     assert_eq!([&*at_web, &*at_client, &*at_stranger], ["10.128.4.2", "10.128.2.2", "10.128.2.3"]);
-    serve(&web, 8080);
-    serve(&web, 9090);
+    talk::serve(web.netns(), 8080);
+    talk::serve(web.netns(), 9090);
     let service = ("172.30.0.10", 80);
     wait_for("the service to answer", || ask(&client, service).is_some());
     assert_eq!(ask(&client, service), Some(at_client.clone()), "the server sees who asks");

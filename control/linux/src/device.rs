@@ -197,6 +197,15 @@ impl<'a> Device<'a> {
         })
     }
 
+    /// Removes a route through it; none that is not there.
+    pub(crate) async fn remove_route(&self, route: &Route) -> Result<(), KernelError> {
+        match self.handle.route().del(route_message(route, self.index(), &[])).execute().await {
+            Err(error) if errno(&error) == Some(Errno::SRCH) => Ok(()),
+            result => result
+                .map_err(|error| self.refused(&format!("remove its route to {}", route.destination), &error)),
+        }
+    }
+
     /// True if `address` is one of its own.
     pub(crate) async fn has_address(&self, address: IpAddr) -> Result<bool, KernelError> {
         Ok(self.addresses().await?.iter().any(|own| own.addr() == address))

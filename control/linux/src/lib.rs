@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 mod device;
 mod files;
+mod host;
 mod mounts;
 mod netns;
 mod next_hop;
@@ -20,7 +21,8 @@ use std::path::{Path, PathBuf};
 
 use reconcile::Kernel;
 use reconcile::kernel::{
-    KernelError, LinkConfig, LinkState, NewVdpaDevice, NextHop, Ownership, VdpaDevice, VdpaDriver,
+    HostRules, KernelError, LinkConfig, LinkState, NewVdpaDevice, NextHop, Ownership, Route, VdpaDevice,
+    VdpaDriver,
 };
 
 use rustix::io::Errno;
@@ -47,6 +49,20 @@ impl Kernel for Linux {
     fn configure_link(&self, netns: &Path, config: &LinkConfig) -> Result<(), KernelError> {
         Netns::open(netns)?
             .netlink(async |handle| Device::get(&handle, netns, &config.name).await?.configure(config).await)
+    }
+
+    fn remove_routes(&self, netns: &Path, name: &str, routes: &[Route]) -> Result<(), KernelError> {
+        Netns::open(netns)?.netlink(async |handle| {
+            let device = Device::get(&handle, netns, name).await?;
+            for route in routes {
+                device.remove_route(route).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn put_host_rules(&self, rules: Option<&HostRules>) -> Result<(), KernelError> {
+        host::put(rules)
     }
 
     fn delete_link(&self, netns: &Path, name: &str) -> Result<(), KernelError> {

@@ -31,9 +31,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::{
-    ClusterNetworkPolicySpec, NamespaceSpec, Network, NetworkError, NetworkName, NetworkPolicySpec,
-    NetworkSpec, NodeError, NodeSpec, ObjectName, ObjectSpecs, Objects, ObjectsError, PodSpec, ServiceSpec,
-    Underlay,
+    ClusterNetworkPolicySpec, Gateway, GatewayError, GatewaySpec, NamespaceSpec, Network, NetworkError,
+    NetworkName, NetworkPolicySpec, NetworkSpec, NodeError, NodeSpec, ObjectName, ObjectSpecs, Objects,
+    ObjectsError, PodSpec, ServiceSpec, Underlay, gateway,
 };
 
 /// The largest networks file that is read, in bytes.
@@ -44,6 +44,7 @@ pub const MAX_FILE_BYTES: usize = 4 << 20;
 pub struct Networks {
     by_name: BTreeMap<NetworkName, Arc<Network>>,
     underlay: Option<Underlay>,
+    gateways: BTreeMap<NetworkName, Gateway>,
     objects: Arc<Objects>,
 }
 
@@ -55,6 +56,8 @@ struct FileSpec {
     nodes: Vec<NodeSpec>,
     #[serde(default)]
     networks: Vec<NetworkSpec>,
+    #[serde(default)]
+    gateways: Vec<GatewaySpec>,
     #[serde(default)]
     namespaces: Vec<NamespaceSpec>,
     #[serde(default)]
@@ -71,6 +74,7 @@ impl FileSpec {
     fn extend(&mut self, other: FileSpec) {
         self.nodes.extend(other.nodes);
         self.networks.extend(other.networks);
+        self.gateways.extend(other.gateways);
         self.namespaces.extend(other.namespaces);
         self.pods.extend(other.pods);
         self.network_policies.extend(other.network_policies);
@@ -127,6 +131,17 @@ pub enum FileError {
     /// A node is not legal.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// A gateway is not legal.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// Two networks have the node.
+    #[error("network {network:?}: host: the node is on network {rival:?} already: remove one of them")]
+    TwoHosts {
+        /// The later one by name.
+        network: NetworkName,
+        /// The other one.
+        rival: NetworkName,
+    },
     /// A network of several nodes, and nobody says which this is.
     #[error(
         "network {network:?}: topology: this node, {node:?}, is not among the nodes: add it, or start the agent with the --node that it is"
@@ -209,9 +224,11 @@ impl Networks {
         check_routers(&by_name)?;
         check_vnis(&by_name)?;
         check_policies(&by_name)?;
+        check_host(&by_name)?;
+        let gateways = gateway::check_all(&specs.gateways, &by_name, underlay.as_ref())?;
         let objects = Arc::new(Objects::new(&specs.objects())?);
         check_services(&objects, &by_name)?;
-        Ok(Self { by_name, underlay, objects })
+        Ok(Self { by_name, underlay, gateways, objects })
     }
 
     /// The network of that name.
@@ -232,6 +249,11 @@ impl Networks {
     /// What policies and services are made of.
     pub fn objects(&self) -> &Arc<Objects> {
         &self.objects
+    }
+
+    /// How packets leave, by router.
+    pub fn gateways(&self) -> &BTreeMap<NetworkName, Gateway> {
+        &self.gateways
     }
 
     /// The nodes, if this one is among them.
@@ -261,6 +283,15 @@ fn check_policies(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), 
             Err(FileError::PoliciesApart { network, rival })
         }
         None => Ok(()),
+    }
+}
+
+/// The node has one interface of ours.
+fn check_host(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), FileError> {
+    let mut hosted = networks.values().filter(|network| network.spec().host).map(|it| it.name().clone());
+    match (hosted.next(), hosted.next()) {
+        (Some(rival), Some(network)) => Err(FileError::TwoHosts { network, rival }),
+        _ => Ok(()),
     }
 }
 

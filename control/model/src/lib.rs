@@ -9,6 +9,7 @@ mod attachment;
 mod cluster_policy;
 mod device;
 mod file;
+mod gateway;
 mod mac;
 mod name;
 mod network;
@@ -33,6 +34,7 @@ pub use cluster_policy::{
 };
 pub use device::{DeviceDriver, DeviceRequest, UnknownDriver};
 pub use file::{FileError, MAX_FILE_BYTES, Networks};
+pub use gateway::{Gateway, GatewayError, GatewaySpec, NAT_PORTS, Snat};
 pub use mac::station_address;
 pub use name::{ContainerId, IfName, NameError, NetworkName};
 pub use network::{
@@ -53,7 +55,7 @@ pub use pod::{
 };
 pub use rule::{Action, Block, NamespaceChoice, Peer, PodChoice, PortMatch, Ports, Rule};
 pub use selector::{Asked, LabelSelector, LabelSelectorSpec, Labels, Operator, Requirement, RequirementSpec};
-pub use service::{Service, ServicePort, ServicePortSpec, ServiceSpec, SessionAffinity};
+pub use service::{Service, ServicePort, ServicePortSpec, ServiceSpec, SessionAffinity, TrafficPolicy};
 pub use subnet::{AddressRange, Subnet, SubnetError, SubnetSpec, successor};
 pub use vf::{ConfigError, VfConfig, VfLinkState, Vlan, VlanProtocol};
 pub use wire::MacAddr;

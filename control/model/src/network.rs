@@ -29,6 +29,10 @@ pub struct NetworkSpec {
     /// are somebody else's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub router: Option<String>,
+    /// The node itself is on the network, by its interface `mp0`: its programs reach pods and services, and its kernel takes
+    /// what a gateway sends out. It has the first address that pods could have. For one network with a router.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host: bool,
     /// Routes that pods get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSpec>,
@@ -320,6 +324,12 @@ pub enum Invalid {
         /// The subnet.
         subnet: IpNet,
     },
+    /// The node has nobody to ask for the way.
+    #[error("host: the network has no router that is the node's gateway there: name one, or remove host")]
+    HostWithoutRouter,
+    /// No address is left for the node.
+    #[error("host: {0} has no address for the node: widen its ranges or exclude less")]
+    NoHostAddress(IpNet),
     /// A number outside of its bounds.
     #[error("{field}: {value} is out of bounds: choose {min} to {max}")]
     OutOfBounds {
@@ -421,9 +431,12 @@ impl Network {
 
     fn check(spec: &NetworkSpec) -> Result<Self, Invalid> {
         let name = spec.name.parse()?;
-        let subnets = check_subnets(&spec.subnets)?;
+        let mut subnets = check_subnets(&spec.subnets)?;
         let router = check_router(spec, &subnets)?;
         check_topology(spec)?;
+        if spec.host {
+            reserve_host(router.as_ref(), &mut subnets)?;
+        }
         let mtu = spec.mtu.unwrap_or(if spec.vni.is_some() { DEFAULT_OVERLAY_MTU } else { DEFAULT_MTU });
         let mtu = MtuBytes::new(mtu).ok_or_else(|| out_of_bounds("mtu", mtu, 68, 65_521))?;
         if mtu.get() < MIN_MTU_IPV6 && subnets.iter().any(|subnet| subnet.net().addr().is_ipv6()) {
@@ -511,6 +524,16 @@ fn out_of_bounds(field: &'static str, value: u32, min: u32, max: u32) -> Invalid
 
 fn within(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), Invalid> {
     if (min..=max).contains(&value) { Ok(()) } else { Err(out_of_bounds(field, value, min, max)) }
+}
+
+/// Keeps an address of each subnet for the node.
+fn reserve_host(router: Option<&NetworkName>, subnets: &mut [Subnet]) -> Result<(), Invalid> {
+    if router.is_none() {
+        return Err(Invalid::HostWithoutRouter);
+    }
+    subnets.iter_mut().try_for_each(|subnet| {
+        subnet.reserve_host().then_some(()).ok_or_else(|| Invalid::NoHostAddress(subnet.net()))
+    })
 }
 
 fn check_topology(spec: &NetworkSpec) -> Result<(), Invalid> {

@@ -33,6 +33,36 @@ pub struct ServiceSpec {
     /// Whether all connections of a client go to one endpoint.
     #[serde(default, skip_serializing_if = "SessionAffinity::is_none")]
     pub session_affinity: SessionAffinity,
+    /// Addresses outside of the cluster that stand for it, too, where packets for them reach a node.
+    #[serde(default, rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
+    pub external_ips: Vec<IpAddr>,
+    /// Those that somebody's load balancer gave it.
+    #[serde(default, rename = "loadBalancerIPs", skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Who serves those who come from outside, by a node's port or such an address.
+    #[serde(default, skip_serializing_if = "TrafficPolicy::is_cluster")]
+    pub external_traffic_policy: TrafficPolicy,
+    /// Who serves pods and nodes, by the service's own addresses.
+    #[serde(default, skip_serializing_if = "TrafficPolicy::is_cluster")]
+    pub internal_traffic_policy: TrafficPolicy,
+}
+
+/// Which endpoints serve those who come by a node.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
+)]
+pub enum TrafficPolicy {
+    /// All.
+    #[default]
+    Cluster,
+    /// Those on the node itself; none: nobody does.
+    Local,
+}
+
+impl TrafficPolicy {
+    fn is_cluster(&self) -> bool {
+        *self == Self::Cluster
+    }
 }
 
 /// A port of a service.
@@ -50,6 +80,9 @@ pub struct ServicePortSpec {
     /// Where endpoints listen: a number, or the name that each pod gives the port; none: the same number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_port: Option<NumberOrName>,
+    /// The port that each node has it at, on all its addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_port: Option<u32>,
 }
 
 /// Whether all connections of a client go to one endpoint.
@@ -80,6 +113,9 @@ pub struct Service {
     selector: Option<Labels>,
     endpoints: Vec<IpAddr>,
     affinity: SessionAffinity,
+    external: Vec<IpAddr>,
+    external_policy: TrafficPolicy,
+    internal_policy: TrafficPolicy,
 }
 
 /// A port of a service.
@@ -89,6 +125,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// What clients connect to.
     pub port: u16,
+    /// The port that each node has it at.
+    pub node_port: Option<u16>,
     target: Target,
 }
 
@@ -121,7 +159,12 @@ impl Service {
         if spec.ports.is_empty() {
             return Err(InvalidField::Empty("at least one port").of("ports"));
         }
-        for (field, addresses) in [("clusterIPs", &spec.cluster_ips), ("endpoints", &spec.endpoints)] {
+        for (field, addresses) in [
+            ("clusterIPs", &spec.cluster_ips),
+            ("endpoints", &spec.endpoints),
+            ("externalIPs", &spec.external_ips),
+            ("loadBalancerIPs", &spec.load_balancer_ips),
+        ] {
             if let Some(address) = addresses.iter().find(|address| !is_unicast(**address)) {
                 return Err(InvalidField::Address(*address).of(field));
             }
@@ -137,6 +180,9 @@ impl Service {
             selector: Some(&spec.selector).filter(|it| !it.is_empty()).map(Labels::new).transpose()?,
             endpoints: spec.endpoints.clone(),
             affinity: spec.session_affinity,
+            external: spec.external_ips.iter().chain(&spec.load_balancer_ips).copied().collect(),
+            external_policy: spec.external_traffic_policy,
+            internal_policy: spec.internal_traffic_policy,
         })
     }
 
@@ -153,6 +199,21 @@ impl Service {
     /// Its addresses.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
+    }
+
+    /// Its addresses outside of the cluster.
+    pub fn external_addresses(&self) -> &[IpAddr] {
+        &self.external
+    }
+
+    /// Who serves those who come from outside.
+    pub fn external_policy(&self) -> TrafficPolicy {
+        self.external_policy
+    }
+
+    /// Who serves pods and nodes.
+    pub fn internal_policy(&self) -> TrafficPolicy {
+        self.internal_policy
     }
 
     /// Its ports.
@@ -207,5 +268,6 @@ fn port(spec: &ServicePortSpec) -> Checked<ServicePort> {
             Target::Name(name.as_str().into())
         }
     };
-    Ok(ServicePort { protocol: spec.protocol, port, target })
+    let node_port = spec.node_port.map(|number| check_port("nodePort", number)).transpose()?;
+    Ok(ServicePort { protocol: spec.protocol, port, node_port, target })
 }

@@ -89,6 +89,8 @@ pub struct Subnet {
     net: IpNet,
     ranges: Vec<AddressRange>,
     gateway: Option<IpAddr>,
+    /// The node's own.
+    host: Option<IpAddr>,
     exclude: Vec<IpNet>,
 }
 
@@ -119,7 +121,7 @@ impl Subnet {
             ranges.push(usable);
         }
         let exclude = spec.exclude.iter().map(|text| parse_exclusion(text, net)).collect::<Result<_, _>>()?;
-        Ok(Self { net, ranges, gateway: spec.gateway, exclude })
+        Ok(Self { net, ranges, gateway: spec.gateway, host: None, exclude })
     }
 
     /// The subnet.
@@ -130,6 +132,23 @@ impl Subnet {
     /// The router's address.
     pub fn gateway(&self) -> Option<IpAddr> {
         self.gateway
+    }
+
+    /// Keeps the first address that pods could have for the node. False if there is none.
+    pub(crate) fn reserve_host(&mut self) -> bool {
+        self.host = self.ranges.iter().find_map(|range| {
+            let mut candidate = range.first;
+            while let Some(end) = self.forbidden(candidate) {
+                candidate = successor(end)?;
+            }
+            range.contains(candidate).then_some(candidate)
+        });
+        self.host.is_some()
+    }
+
+    /// The address of the node itself, if it is on the network.
+    pub fn host(&self) -> Option<IpAddr> {
+        self.host
     }
 
     /// What addresses are taken from, in this order. Holds addresses that [`Subnet::forbidden`] skips.
@@ -146,7 +165,8 @@ impl Subnet {
     /// The last address of the block around `address` that no pod may have, or `None` if a pod may have it.
     pub fn forbidden(&self, address: IpAddr) -> Option<IpAddr> {
         let excluded = self.exclude.iter().filter(|net| net.contains(&address)).map(IpNet::broadcast);
-        excluded.chain(self.gateway.filter(|gateway| *gateway == address)).max()
+        let taken = [self.gateway, self.host].into_iter().flatten().filter(|taken| *taken == address);
+        excluded.chain(taken).max()
     }
 
     /// How many addresses the ranges have, before exclusions; saturates.

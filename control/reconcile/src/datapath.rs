@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use vswitch::program::{
-    IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix, Scope, ServiceNo,
-    ServiceSpec, UnderlaySpec,
+    HostSpec, IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix, Scope,
+    ServiceNo, ServiceSpec, UnderlaySpec,
 };
 
 use crate::kernel::Ownership;
@@ -90,6 +90,8 @@ pub struct Update {
     pub delete_ports: Vec<PortNo>,
     /// The other nodes, where the update is everything; else they stay as they are.
     pub underlay: Option<UnderlaySpec>,
+    /// The node itself, likewise.
+    pub host: Option<HostSpec>,
     /// Policies to create or replace.
     pub put_policies: Vec<PolicySpec>,
     /// Policies to remove.

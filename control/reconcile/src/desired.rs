@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use model::{
-    AttachmentId, DeviceDriver, DeviceRequest, Dns, KindChoice, MacAddr, Network, NetworkName, Networks,
-    Objects, PciAddress, PodRef, PortKind, Subnet, VfConfig,
+    AttachmentId, DeviceDriver, DeviceRequest, Dns, Gateway, KindChoice, MacAddr, Network, NetworkName,
+    Networks, Objects, PciAddress, PodRef, PortKind, Subnet, VfConfig,
 };
 
 use crate::choice::{self, Chosen};
@@ -224,6 +224,9 @@ pub struct Desired {
     port_cursor: u16,
     // Of the uplink, once there was one.
     uplink_port: Option<u16>,
+    // Of the node itself, likewise.
+    host_port: Option<u16>,
+    gateways: BTreeMap<NetworkName, Gateway>,
     reached: Option<Reached>,
     objects: Arc<Objects>,
 }
@@ -236,7 +239,7 @@ impl Desired {
     pub fn load(snapshot: Snapshot) -> Result<Self, String> {
         let mut desired =
             Self { cursors: snapshot.cursors, port_cursor: snapshot.port_cursor, ..Self::default() };
-        desired.uplink_port = snapshot.uplink_port;
+        (desired.uplink_port, desired.host_port) = (snapshot.uplink_port, snapshot.host_port);
         for stored in snapshot.networks {
             let network = Network::new(&stored.spec).map_err(|error| error.to_string())?;
             let (number, overlay_port) = (stored.number, stored.overlay_port);
@@ -311,6 +314,9 @@ impl Desired {
         if networks.underlay().is_some() && self.uplink_port.is_none() {
             ops.extend(ports.next().map(Op::UplinkPort));
         }
+        if networks.iter().any(|network| network.spec().host) && self.host_port.is_none() {
+            ops.extend(ports.next().map(Op::HostPort));
+        }
         let gone = |name: &&NetworkName| networks.get(name).is_none() && !self.in_use(name, None);
         ops.extend(self.networks.keys().filter(gone).cloned().map(Op::DeleteNetwork));
         ops
@@ -327,10 +333,21 @@ impl Desired {
             }
         }
         self.objects = Arc::clone(networks.objects());
+        self.gateways = networks.gateways().clone();
         let next_hops = self.reached.take().map(|reached| reached.next_hops).unwrap_or_default();
         if let (Some(nodes), Some(port)) = (networks.underlay().cloned(), self.uplink_port) {
             self.reached = Some(Reached { nodes, port, next_hops });
         }
+    }
+
+    /// The port number of the node itself, once it was on a network.
+    pub(crate) fn host_port(&self) -> Option<u16> {
+        self.host_port
+    }
+
+    /// How packets leave, by router.
+    pub(crate) fn gateways(&self) -> &BTreeMap<NetworkName, Gateway> {
+        &self.gateways
     }
 
     /// What policies and services are made of.
@@ -440,6 +457,7 @@ impl Desired {
                 Op::Cursor(key, address) => drop(self.cursors.insert(key, address)),
                 Op::PortCursor(port) => self.port_cursor = port,
                 Op::UplinkPort(port) => self.uplink_port = Some(port),
+                Op::HostPort(port) => self.host_port = Some(port),
             }
         }
     }
@@ -632,6 +650,7 @@ impl Desired {
             .filter_map(|attachment| attachment.port)
             .chain(overlays)
             .chain(self.uplink_port)
+            .chain(self.host_port)
             .collect();
         let behind = self.port_cursor.saturating_add(1)..u16::MAX;
         let all = behind.chain(1..=self.port_cursor.min(u16::MAX - 1));

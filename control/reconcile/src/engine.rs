@@ -21,6 +21,7 @@ use vswitch::program::PortNo;
 use crate::datapath::DatapathError;
 use crate::delegate::DelegateError;
 use crate::desired::{AddRequest, Desired, Known, Places, ReserveError};
+use crate::host::Keeper;
 use crate::kernel::{KernelError, Route};
 use crate::locks::{Guard, Locks};
 use crate::program::{self, ProgramError, Programmer, Synced};
@@ -83,6 +84,7 @@ pub struct Engine {
     // Taken before `intent` where both are needed, and held while the switch is spoken to, so that versions are in order.
     program: Mutex<Programmer>,
     intent: Mutex<Intent>,
+    host: Mutex<Keeper>,
 }
 
 /// What is desired, in memory and on disk: one changes with the other.
@@ -117,7 +119,8 @@ impl Engine {
         let desired = Desired::load(snapshot)
             .map_err(|reason| StoreError::Damaged { path: state_file.to_owned(), reason })?;
         let intent = Mutex::new(Intent { desired, store });
-        Ok(Self { rim, layout, locks: Locks::default(), program: Mutex::default(), intent })
+        let (locks, program, host) = (Locks::default(), Mutex::default(), Mutex::default());
+        Ok(Self { rim, layout, locks, program, intent, host })
     }
 
     /// Makes these the networks that pods can be attached to. Attachments keep what they were given; what concerns the
@@ -132,6 +135,7 @@ impl Engine {
         intent.desired.define(networks, &ops);
         drop(intent);
         self.programmer().distrust();
+        self.host().distrust();
         Ok(())
     }
 
@@ -205,6 +209,10 @@ impl Engine {
     pub fn watch(&self) -> Result<(), DatapathError> {
         self.look_around();
         let synced = self.programmer().sync(&*self.rim.datapath, || self.desired())?;
+        if let Synced::Sent { .. } = synced {
+            self.host().distrust();
+        }
+        self.host().keep(|| self.desired(), &*self.rim.kernel);
         let Synced::Sent { restarted, failed } = synced else { return Ok(()) };
         for (port, reason) in &failed {
             tracing::warn!(port = port.0, %reason, "the switch cannot open a port; it is tried again");
@@ -249,6 +257,7 @@ impl Engine {
         }
         errors.extend(self.repair());
         self.programmer().retry_failed();
+        self.host().distrust();
         errors
     }
 
@@ -435,6 +444,10 @@ impl Engine {
             programmer.distrust();
             programmer
         })
+    }
+
+    fn host(&self) -> MutexGuard<'_, Keeper> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn intent(&self) -> MutexGuard<'_, Intent> {

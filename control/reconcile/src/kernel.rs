@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use model::{MacAddr, PciAddress};
+use model::{MacAddr, PciAddress, Protocol};
 
 use crate::cards::Cards;
 
@@ -46,6 +46,41 @@ pub struct NextHop {
     pub mac: Option<MacAddr>,
     /// The largest IP packet that the uplink takes, in bytes.
     pub mtu_bytes: u32,
+}
+
+/// What the node's kernel translates and takes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRules {
+    /// The node's interface on its network.
+    pub interface: String,
+    /// Its addresses there: what its own packets have, whatever address they were first given.
+    pub own: Vec<IpAddr>,
+    /// The addresses of pods, on all nodes: never translated between each other.
+    pub cluster: Vec<IpNet>,
+    /// What pods' packets have outside; none: they leave as they are.
+    pub translated: Option<Translated>,
+    /// What comes from outside for services.
+    pub forwards: Vec<Forward>,
+}
+
+/// The sources of packets that leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Translated {
+    /// One of a family; where there is none, the node's own.
+    pub to: Vec<IpAddr>,
+}
+
+/// A port at which a service is reached from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// The address; none: all of the node's own, of the family of `to`.
+    pub address: Option<IpAddr>,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+    /// Whom it goes to.
+    pub to: (IpAddr, u16),
 }
 
 /// How a device in a pod is.
@@ -203,6 +238,19 @@ pub trait Kernel: Cards + Send + Sync {
     /// # Errors
     /// [`KernelError::NoNetns`], [`KernelError::NoLink`], or the kernel refuses a step.
     fn configure_link(&self, netns: &Path, config: &LinkConfig) -> Result<(), KernelError>;
+
+    /// Removes routes through the device `name` in `netns`. None of them need exist.
+    ///
+    /// # Errors
+    /// [`KernelError::NoNetns`], [`KernelError::NoLink`], or the kernel refuses.
+    fn remove_routes(&self, netns: &Path, name: &str, routes: &[Route]) -> Result<(), KernelError>;
+
+    /// Makes the kernel of the agent's own namespace forward packets, and translate them as `rules` say and not as they said
+    /// before, at once; none: nothing of it is left.
+    ///
+    /// # Errors
+    /// What does that is not there, or the kernel refuses. The rules are as they were.
+    fn put_host_rules(&self, rules: Option<&HostRules>) -> Result<(), KernelError>;
 
     /// Deletes the device `name` in `netns`. Neither need exist.
     ///

@@ -23,6 +23,7 @@ pub mod delegate;
 pub mod desired;
 pub mod engine;
 mod handover;
+mod host;
 pub mod ipam;
 pub mod kernel;
 mod locks;

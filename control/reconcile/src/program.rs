@@ -13,6 +13,7 @@ use vswitch::program::{
 
 use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, Take, Update, VhostUserRole};
 use crate::desired::{Desired, Known};
+use crate::host;
 use crate::kernel::Ownership;
 use crate::policies::{Policies, pod_name, pods};
 use crate::record::Attachment;
@@ -195,7 +196,8 @@ impl Programmer {
         let ports = desired
             .plugged()
             .filter_map(|attachment| port(attachment, desired.network(&attachment.network)?));
-        let mut put_ports: Vec<_> = reached.map(Reached::uplink).into_iter().chain(ports).collect();
+        let own = reached.map(Reached::uplink).into_iter().chain(host::port(desired));
+        let mut put_ports: Vec<_> = own.chain(ports).collect();
         let pods = pods(desired);
         self.services.follow(desired, &pods);
         self.policies.follow(desired, pods);
@@ -206,6 +208,7 @@ impl Programmer {
             put_networks: reached.map(|_| underlay::network()).into_iter().chain(networks).collect(),
             put_ports,
             underlay: reached.map(Reached::spec),
+            host: host::spec(desired),
             put_policies,
             put_identities,
             put_services: self.services.all(),
@@ -251,11 +254,12 @@ pub(crate) fn router_of(known: &Known, router: &NetworkName, desired: &Desired) 
 fn gateway(known: &Known, router: &NetworkName, desired: &Desired) -> GatewaySpec {
     let prefix =
         |subnet: &Subnet| Some(Prefix { address: subnet.gateway()?, len: subnet.net().prefix_len() });
+    let routes = desired.reached().into_iter().flat_map(|reached| reached.routes(&known.network));
     GatewaySpec {
         mac: known.network.spec().vni.map_or_else(|| gateway_mac(known.number), underlay::gateway_mac),
         addresses: known.network.subnets().iter().filter_map(prefix).collect(),
         router: RouterNo(router_of(known, router, desired)),
-        routes: desired.reached().map(|reached| reached.routes(&known.network)).unwrap_or_default(),
+        routes: routes.chain(host::routes_out(known, desired)).collect(),
     }
 }
 

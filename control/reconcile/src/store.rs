@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub port_cursor: u16,
     /// The port number of the uplink.
     pub uplink_port: Option<u16>,
+    /// That of the node itself.
+    pub host_port: Option<u16>,
 }
 
 /// One part of a change.
@@ -74,6 +76,8 @@ pub enum Op {
     PortCursor(u16),
     /// The uplink has this port number.
     UplinkPort(u16),
+    /// The node itself has this port number.
+    HostPort(u16),
 }
 
 /// Why the state cannot be read or written.
@@ -219,6 +223,7 @@ struct Tables {
     schema: u64,
     port_cursor: u64,
     uplink_port: u64,
+    host_port: u64,
     attachments: Vec<(String, Vec<u8>)>,
     networks: Vec<(String, Vec<u8>)>,
     cursors: Vec<(String, String)>,
@@ -236,6 +241,7 @@ impl Tables {
             cursors: self.cursors.into_iter().map(cursor).collect::<Result<_, _>>()?,
             port_cursor: self.port_cursor as u16,
             uplink_port: Some(self.uplink_port as u16).filter(|port| *port != 0),
+            host_port: Some(self.host_port as u16).filter(|port| *port != 0),
         })
     }
 }
@@ -276,6 +282,7 @@ fn read_tables(database: &Database) -> Result<Tables, redb::Error> {
             schema,
             port_cursor: 0,
             uplink_port: 0,
+            host_port: 0,
             attachments: none.0,
             networks: none.1,
             cursors: none.2,
@@ -298,6 +305,7 @@ fn read_tables(database: &Database) -> Result<Tables, redb::Error> {
         schema,
         port_cursor: number("port_cursor")?,
         uplink_port: number("uplink_port")?,
+        host_port: number("host_port")?,
         attachments: rows(ATTACHMENTS)?,
         networks: rows(NETWORKS)?,
         cursors,
@@ -333,6 +341,9 @@ fn write(database: &Database, ops: &[Op]) -> Result<(), redb::Error> {
                 }
                 Op::UplinkPort(port) => {
                     write.open_table(META)?.insert("uplink_port", u64::from(*port))?;
+                }
+                Op::HostPort(port) => {
+                    write.open_table(META)?.insert("host_port", u64::from(*port))?;
                 }
                 Op::PortCursor(port) => {
                     write.open_table(META)?.insert("port_cursor", u64::from(*port))?;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use model::{MacAddr, Network, Node, Topology, Underlay};
 use vswitch::program::{
     NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PortNo, PortSpec, Prefix, RouteSpec, UnderlaySpec,
-    VlanMode, Vni,
+    Via, VlanMode, Vni,
 };
 
 use crate::Kernel;
@@ -89,7 +89,7 @@ impl Reached {
         let reached = network.elsewhere().iter().filter(|(node, _)| self.next_hops.contains_key(node));
         let route = |(node, net): &(u16, ipnet::IpNet)| RouteSpec {
             to: Prefix { address: net.addr(), len: net.prefix_len() },
-            node: NodeNo(*node),
+            via: Via::Node(NodeNo(*node)),
         };
         reached.map(route).collect()
     }

@@ -13,7 +13,7 @@ use reconcile::datapath::{
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use vswitch::program::{
-    GatewaySpec, NetworkSpec, NodeSpec, OverlaySpec, PortNo, RouteSpec, UnderlaySpec, VlanMode,
+    GatewaySpec, HostSpec, NetworkSpec, NodeSpec, OverlaySpec, PortNo, RouteSpec, UnderlaySpec, Via, VlanMode,
 };
 
 use super::policy;
@@ -122,7 +122,13 @@ fn request(update: &Update) -> proto::ApplyRequest {
         delete_identities: update.delete_identities.iter().map(|place| policy::place(*place)).collect(),
         put_services: update.put_services.iter().map(policy::service).collect(),
         delete_services: update.delete_services.iter().map(|service| service.0).collect(),
+        host: update.host.as_ref().map(host),
     }
+}
+
+fn host(spec: &HostSpec) -> proto::Host {
+    let (first, last) = (*spec.nat_ports.start(), *spec.nat_ports.end());
+    proto::Host { port: spec.port.0.into(), first_nat_port: first.into(), last_nat_port: last.into() }
 }
 
 fn underlay(spec: &UnderlaySpec) -> proto::Underlay {
@@ -165,7 +171,11 @@ fn gateway(spec: &GatewaySpec) -> proto::Gateway {
 }
 
 fn route(spec: &RouteSpec) -> proto::Route {
-    proto::Route { to: spec.to.to_string(), node: spec.node.0.into() }
+    let via = match spec.via {
+        Via::Node(node) => proto::route::Via::Node(node.0.into()),
+        Via::Host => proto::route::Via::Host(true),
+    };
+    proto::Route { to: spec.to.to_string(), via: Some(via) }
 }
 
 fn port(port: &Port) -> proto::Port {

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use local_api::switch_v1 as api;
 use vswitch::Program;
 use vswitch::program::{
-    IdentityNo, IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix,
-    ProgramError, ProgramSpec, Scope, ServiceNo, ServiceSpec, UnderlaySpec,
+    GatewaySpec, HostSpec, IdentityNo, IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo,
+    PortSpec, Prefix, ProgramError, ProgramSpec, Scope, ServiceNo, ServiceSpec, UnderlaySpec, Via,
 };
 use worker::{Datapath, Removal};
 
@@ -39,6 +39,7 @@ struct Asked {
     underlay: Option<UnderlaySpec>,
     /// Why there are no tunnels.
     underlay_fault: Option<String>,
+    host: Option<HostSpec>,
     policies: BTreeMap<PolicyNo, PolicySpec>,
     /// Who is who, by scope and prefix.
     identities: BTreeMap<(Scope, Prefix), IdentityNo>,
@@ -190,6 +191,10 @@ impl Asked {
         self.version = request.to_version;
         if everything {
             self.take_underlay(request.underlay.as_ref());
+            self.host = request.host.as_ref().and_then(|host| {
+                let converted = convert::host(host);
+                converted.inspect_err(|error| tracing::warn!(error, "the node is on no network")).ok()
+            });
         }
         for number in &request.delete_networks {
             self.networks.remove(&NetworkNo(*number));
@@ -221,7 +226,7 @@ impl Asked {
         match network.gateway.as_ref().map(convert::gateway).transpose() {
             Ok(mut gateway) => {
                 if self.underlay.is_none() {
-                    gateway.iter_mut().for_each(|gateway| gateway.routes.clear());
+                    gateway.iter_mut().for_each(forget_nodes);
                 }
                 spec.gateway = gateway;
             }
@@ -340,7 +345,7 @@ impl Asked {
         self.underlay_fault = Some(error.to_string());
         self.networks.values_mut().for_each(|network| {
             network.overlay = None;
-            network.gateway.iter_mut().for_each(|gateway| gateway.routes.clear());
+            network.gateway.iter_mut().for_each(forget_nodes);
         });
         self.underlay.take().is_some()
     }
@@ -383,6 +388,7 @@ impl Asked {
                 .map(|spec| (spec.number, spec.clone()))
                 .collect(),
             underlay: self.underlay.clone(),
+            host: self.host.clone(),
             policies: self.policies.clone(),
             identities: self
                 .identities
@@ -402,6 +408,11 @@ impl Asked {
         let port = self.ports.get(&convert::port_no(number).ok()?)?;
         Some(api::PortResult { number, error: port.fault.clone().unwrap_or_default() })
     }
+}
+
+/// Leaves a gateway what is behind it here.
+fn forget_nodes(gateway: &mut GatewaySpec) {
+    gateway.routes.retain(|route| !matches!(route.via, Via::Node(_)));
 }
 
 /// The names of the ports that `error` is about.

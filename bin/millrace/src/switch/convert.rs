@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use local_api::switch_v1 as api;
 use vswitch::program::{
-    GatewaySpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo, PortNo, PortSpec, Prefix,
-    RouteSpec, RouterNo, UnderlaySpec, VlanId, VlanMode, Vni,
+    GatewaySpec, HostSpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo, PortNo, PortSpec,
+    Prefix, RouteSpec, RouterNo, UnderlaySpec, Via, VlanId, VlanMode, Vni,
 };
 use vswitch::{Explanation, StationView};
 use worker::{Activity, Counters, Mode, PortView, QueueView, WorkerView};
@@ -62,7 +62,27 @@ fn node_no(number: u32) -> Result<NodeNo, String> {
 }
 
 fn route(route: &api::Route) -> Result<RouteSpec, String> {
-    Ok(RouteSpec { to: prefix(&route.to)?, node: node_no(route.node)? })
+    let via = match &route.via {
+        Some(api::route::Via::Node(node)) => Via::Node(node_no(*node)?),
+        Some(api::route::Via::Host(true)) => Via::Host,
+        Some(api::route::Via::Host(false)) | None => {
+            return Err(format!("a route to {} names nobody who takes packets on", route.to));
+        }
+    };
+    Ok(RouteSpec { to: prefix(&route.to)?, via })
+}
+
+/// The node itself.
+///
+/// # Errors
+/// The first field that means nothing.
+pub(super) fn host(host: &api::Host) -> Result<HostSpec, String> {
+    let port = |number: u32| u16::try_from(number).ok().filter(|port| *port != 0);
+    let nat_ports = port(host.first_nat_port).zip(port(host.last_nat_port)).filter(|(a, b)| a <= b);
+    let (first, last) = nat_ports.ok_or_else(|| {
+        format!("{} to {} are no ports for addresses of the node", host.first_nat_port, host.last_nat_port)
+    })?;
+    Ok(HostSpec { port: port_no(host.port)?, nat_ports: first..=last })
 }
 
 /// A network's first hop.

@@ -49,6 +49,11 @@ impl Cluster {
         (pod, attached)
     }
 
+    /// Somebody on the underlay who is no node, at 192.0.2.NUMBER and 2001:db8::NUMBER.
+    pub(crate) fn outside(&self, number: usize) -> Netns {
+        station(&self.underlay, number)
+    }
+
     /// Gives all nodes other networks and objects.
     pub(crate) fn write(&self, family: Family, networks: &str) {
         let file = file(self.nodes.len(), family, networks);
@@ -68,6 +73,11 @@ pub(crate) enum Family {
 }
 
 fn host(underlay: &Netns, number: usize) -> Node {
+    Node::of_several(&format!("node-{number}"), station(underlay, number))
+}
+
+/// A namespace on the underlay, by its interface `eth0`.
+fn station(underlay: &Netns, number: usize) -> Netns {
     let netns = Netns::new().unwrap();
     let path = netns.path();
     underlay.ip(&format!("link add port{number} type veth peer name eth0 netns {}", path.display())).unwrap();
@@ -75,7 +85,8 @@ fn host(underlay: &Netns, number: usize) -> Node {
     netns.ip(&format!("address add 192.0.2.{number}/24 dev eth0")).unwrap();
     netns.ip(&format!("address add 2001:db8::{number}/64 dev eth0 nodad")).unwrap();
     netns.ip("link set eth0 up").unwrap();
-    Node::of_several(&format!("node-{number}"), netns)
+    netns.ip("link set lo up").unwrap();
+    netns
 }
 
 fn file(count: usize, family: Family, networks: &str) -> String {

@@ -5,6 +5,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod program;
+pub(crate) mod talk;
 
 use std::fs::File;
 use std::io::Write;
@@ -39,6 +40,12 @@ networks:
 #[must_use]
 pub(crate) fn possible(test: &str) -> bool {
     lab::require(test, lab::root().and_then(|()| lab::program("ip")).and_then(|()| lab::program("setpriv")))
+}
+
+/// True if `test` can run here as far as `program` goes, which it needs beside all that [`possible`] asks for.
+#[must_use]
+pub(crate) fn possible_with(test: &str, program: &str) -> bool {
+    lab::require(test, lab::program(program))
 }
 
 /// A running node. Dropped, it is gone with all its processes.

@@ -3,6 +3,7 @@ mod attach;
 mod cards;
 mod crash;
 mod fake_cards;
+mod host;
 mod objects;
 mod representors;
 mod stored;

@@ -1,7 +1,7 @@
 //! A node among others: what the switch is told of them, and when.
 
 use model::{MacAddr, Networks};
-use vswitch::program::{NodeNo, PortNo, Vni};
+use vswitch::program::{NodeNo, PortNo, Via, Vni};
 
 use super::world::{World, request};
 use crate::Engine;
@@ -55,8 +55,8 @@ fn the_switch_is_told_the_nodes_to_which_there_is_a_way_and_what_is_behind_them(
     let gateway = network("blue").gateway.clone().unwrap();
     assert_eq!(gateway.addresses[0].to_string(), "10.128.1.1/24");
     assert_eq!(gateway.mac.to_string(), "02:4d:56:00:00:07");
-    let routes: Vec<_> = gateway.routes.iter().map(|route| (route.to.to_string(), route.node)).collect();
-    assert_eq!(routes, [("10.128.2.0/24".to_owned(), NodeNo(2))]);
+    let routes: Vec<_> = gateway.routes.iter().map(|route| (route.to.to_string(), route.via)).collect();
+    assert_eq!(routes, [("10.128.2.0/24".to_owned(), Via::Node(NodeNo(2)))]);
     let overlay = |name| network(name).overlay.clone().map(|it| (it.vni, it.floods, it.isolated));
     assert_eq!(overlay("blue"), Some((Vni::new(7).unwrap(), false, false)));
     assert_eq!(overlay("flat"), Some((Vni::new(8).unwrap(), true, true)));

@@ -16,8 +16,8 @@ use crate::datapath::{
 };
 use crate::delegate::{Delegate, DelegateError, Leased};
 use crate::kernel::{
-    Kernel, KernelError, LinkConfig, LinkState, NewVdpaDevice, NextHop, Ownership, Route, VdpaDevice,
-    VdpaDriver,
+    HostRules, Kernel, KernelError, LinkConfig, LinkState, NewVdpaDevice, NextHop, Ownership, Route,
+    VdpaDevice, VdpaDriver,
 };
 use crate::record::{Address, Delegation};
 use crate::store::Store;
@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) services: BTreeMap<ServiceNo, ServiceSpec>,
     /// The last update that was everything.
     pub(crate) everything: Update,
+    /// What the node's kernel translates.
+    pub(crate) host_rules: Option<HostRules>,
     /// The ways to other nodes that the kernel knows.
     pub(crate) next_hops: BTreeMap<IpAddr, NextHop>,
     pub(crate) leases: BTreeMap<(String, String), IpAddr>,
@@ -520,6 +522,23 @@ impl Kernel for World {
                 routes: config.routes.clone(),
                 parent: link.parent.take(),
             };
+            Ok(())
+        })
+    }
+
+    fn remove_routes(&self, netns: &Path, name: &str, routes: &[Route]) -> Result<(), KernelError> {
+        self.kernel("remove routes", |state| {
+            let link = state.links.get_mut(&(netns.to_owned(), name.to_owned()));
+            if let Some(link) = link {
+                link.routes.retain(|route| !routes.contains(route));
+            }
+            Ok(())
+        })
+    }
+
+    fn put_host_rules(&self, rules: Option<&HostRules>) -> Result<(), KernelError> {
+        self.kernel("put the node's rules", |state| {
+            state.host_rules = rules.cloned();
             Ok(())
         })
     }

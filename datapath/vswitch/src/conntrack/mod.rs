@@ -273,6 +273,13 @@ impl Connections {
         entry.hot.is(handle.generation()).then_some(tuple)
     }
 
+    /// The port that its first packet came in by; `None` if the connection is gone.
+    pub(crate) fn opened_by(&self, handle: Handle) -> Option<PortNo> {
+        let entry = self.table.get(handle)?;
+        let port = entry.cold.port();
+        entry.hot.is(handle.generation()).then_some(port)
+    }
+
     /// What was decided for it; `None` if the connection is gone.
     pub(crate) fn mark(&self, handle: Handle) -> Option<Mark> {
         let (_, mark) = self.table.get(handle)?.hot.read(handle.generation())?;

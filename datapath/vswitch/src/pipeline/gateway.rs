@@ -40,6 +40,10 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
     if ether_type == EtherType::IPV6 && walk.view.is(class::NEIGHBOR) {
         return advertise(walk, gateway);
     }
+    if let Some(host) = walk.scene.program.host().filter(|_| walk.served.is_some_and(|it| it.is_for_host)) {
+        walk.say("gateway", || "goes back by the node, as the connection came".to_owned());
+        return Ok(Some(Actions::to(Output::Route(host.hop))));
+    }
     if walk.view.destination_mac() != gateway.mac {
         return Ok(None);
     }

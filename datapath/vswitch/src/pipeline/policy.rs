@@ -19,7 +19,7 @@ use crate::actions::{Actions, Output};
 use crate::conntrack::{Direction, Handle, Mark, Observed, Opening, Pickup, Quota, Refusal};
 use crate::key::{Field, class};
 use crate::policy::{Side, Verdict};
-use crate::program::{Policy, PolicyNo, Port};
+use crate::program::{Policy, Port};
 use crate::stations::Effect;
 
 /// Connections of one zone, and of those one port may open.
@@ -35,14 +35,20 @@ pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, Drop
         Output::Tunnel(_) => None,
         Output::Flood { .. } => return flood(walk, actions),
     };
-    let policy = |number: Option<PolicyNo>| number.and_then(|number| program.policies().get(number));
-    let ends =
-        Ends { from: policy(walk.scene.ingress.policy), to: policy(to.and_then(|to: &Port| to.policy)) };
-    let nobody_asks = ends.from.is_none() && ends.to.is_none() && walk.served.is_none();
+    let policy = |port: Option<&Port>| program.policies().get(port?.policy?);
+    let (from, to_policy) = (policy(Some(walk.scene.ingress)), policy(to));
+    let nobody_asks = from.is_none() && to_policy.is_none() && walk.served.is_none();
     if nobody_asks || !is_ip(walk) || walk.view.is(class::NEIGHBOR) {
         return Ok(actions);
     }
     let (source, destination) = addresses(walk);
+    let is_host = |port: Option<&Port>, address| {
+        program.host().is_some_and(|host| port.is_some_and(|it| it.number == host.port) && host.has(address))
+    };
+    let ends = Ends {
+        from: End { policy: from, is_host: is_host(Some(walk.scene.ingress), source) },
+        to: End { policy: to_policy, is_host: is_host(to, destination) },
+    };
     if destination.is_multicast() {
         return Ok(actions);
     }
@@ -78,10 +84,17 @@ fn is_related(walk: &mut Walk<'_>) -> bool {
     is_allowed
 }
 
-/// The policies of whoever sends the packet, and of whom it is for.
+/// Whoever sends the packet, and whom it is for.
 struct Ends<'a> {
-    from: Option<&'a Policy>,
-    to: Option<&'a Policy>,
+    from: End<'a>,
+    to: End<'a>,
+}
+
+#[derive(Clone, Copy)]
+struct End<'a> {
+    policy: Option<&'a Policy>,
+    /// It is the node itself: what it begins with its pods, their policies allow (its probes must reach them).
+    is_host: bool,
 }
 
 /// What is asked about a connection: services' endpoints, not their addresses.
@@ -163,8 +176,9 @@ fn keep(walk: &mut Walk<'_>, ends: &Ends<'_>, (handle, mark): (Handle, Mark)) ->
 
 /// Asks both policies about a connection.
 fn ask(walk: &mut Walk<'_>, ends: &Ends<'_>, question: &Question) -> Result<(), DropReason> {
-    let egress = ends.from.map(|policy| (policy, &policy.egress, question.server, "egress"));
-    let ingress = ends.to.map(|policy| (policy, &policy.ingress, question.client, "ingress"));
+    let egress = ends.from.policy.map(|policy| (policy, &policy.egress, question.server, "egress"));
+    let to = ends.to.policy.filter(|_| !ends.from.is_host);
+    let ingress = to.map(|policy| (policy, &policy.ingress, question.client, "ingress"));
     for (policy, side, peer, direction) in egress.into_iter().chain(ingress) {
         let verdict = verdict(walk, side, peer, question);
         walk.say("policy", || match verdict {

@@ -4,7 +4,8 @@
 //! the endpoint's address from here on, and those back have the service's. Routes and policies see the endpoint.
 //!
 //! Most packets are told apart by their addresses alone: only those of services' addresses, and from endpoints, are looked
-//! at further. A pod that is its own endpoint would answer itself, so the gateway's address stands for it.
+//! at further. A pod that is its own endpoint would answer itself, so the gateway's address stands for it. What came from
+//! outside by the node and goes on to another one has the node's address there; its answers go back to the node.
 
 use std::net::IpAddr;
 
@@ -19,7 +20,7 @@ use crate::conntrack::{
 };
 use crate::gateway::{Answer, Complaint};
 use crate::key::{Field, TAGGED};
-use crate::program::{Affinity, EndpointSpec, FrontendSpec, Gateway};
+use crate::program::{Affinity, EndpointSpec, FrontendSpec, Gateway, Route};
 use crate::service;
 use crate::stations::Effect;
 
@@ -34,6 +35,8 @@ pub(crate) struct Served {
     pub(crate) translation: Translation,
     /// For an error, which opens no connection: the one that it is about.
     pub(crate) error_of: Option<Handle>,
+    /// It is an answer to what came by the node, and goes back the same way, whoever `to` is.
+    pub(crate) is_for_host: bool,
 }
 
 /// Decides where packets of services go on; answers those that nobody serves.
@@ -117,7 +120,15 @@ fn known(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> Option<Served> {
         true => format!("is an endpoint's answer: from {} on the way", translated.source.address()),
         false => format!("is of a connection with {to} port {port}"),
     });
-    Some(Served { to, port, translation: Translation::default(), error_of: None })
+    let is_for_host = is_for_host(walk, handle);
+    Some(Served { to, port, translation: Translation::default(), error_of: None, is_for_host })
+}
+
+/// True if what goes in the direction of `handle` goes back to the node, which began the connection or let it in.
+fn is_for_host(walk: &mut Walk<'_>, handle: Handle) -> bool {
+    let host = walk.scene.program.host();
+    handle.direction() == Direction::Reply
+        && host.is_some_and(|host| walk.scene.shared.connections().opened_by(handle) == Some(host.port))
 }
 
 /// An ICMP error about a packet of such a connection.
@@ -130,7 +141,8 @@ fn error(walk: &mut Walk<'_>) -> Option<Served> {
     }
     walk.say("service", || "is an error about a connection with a service".to_owned());
     let (to, port) = (translated.destination.address(), translated.destination.port);
-    Some(Served { to, port, translation: Translation::default(), error_of: Some(handle) })
+    let is_for_host = is_for_host(walk, handle);
+    Some(Served { to, port, translation: Translation::default(), error_of: Some(handle), is_for_host })
 }
 
 /// The first packet of a connection.
@@ -148,13 +160,32 @@ fn begin(walk: &mut Walk<'_>, gateway: &Gateway, tuple: &Tuple) -> Result<Option
         return refuse(walk, server.address, server.port);
     };
     walk.say("service", || format!("is for service {}: {address} port {port} serves it", service.name));
-    let source = if address == client { gateway.address_towards(client) } else { None };
-    let translation = Translation {
-        source: source.map(|own| SourceNat::new(own, PortRange::UNPRIVILEGED)),
-        destination: Some(DestinationNat::new(address, Some(port))),
+    let source = match address == client {
+        true => gateway.address_towards(client).map(|own| SourceNat::new(own, PortRange::UNPRIVILEGED)),
+        false => stand_in(walk, gateway, (client, address)),
     };
-    walk.served = Some(Served { to: address, port, translation, error_of: None });
+    let destination = Some(DestinationNat::new(address, Some(port)));
+    let translation = Translation { source, destination };
+    walk.served = Some(Served { to: address, port, translation, error_of: None, is_for_host: false });
     Ok(None)
+}
+
+/// The source of a connection that came by the node and does not end at a pod here, so that the answers come back this way: on
+/// another node the node's address, and beyond the node's kernel the gateway's. Pods of this node see the client itself.
+fn stand_in(walk: &mut Walk<'_>, gateway: &Gateway, (client, to): (IpAddr, IpAddr)) -> Option<SourceNat> {
+    let program = walk.scene.program;
+    let host = program.host().filter(|host| host.port == walk.scene.ingress.number)?;
+    let Route::Hop(number) = program.router(gateway)?.route(to) else { return None };
+    let hop = program.hop(number)?;
+    let (own, ports) = if hop.port == host.port {
+        (gateway.address_towards(client)?, PortRange::UNPRIVILEGED)
+    } else if hop.tunnel.is_some() && !host.has(client) {
+        (host.address_towards(client)?, host.nat_ports)
+    } else {
+        return None;
+    };
+    walk.say("service", || format!("goes on from {own}, so that the answers come back here"));
+    Some(SourceNat::new(own, ports))
 }
 
 fn frontend(tuple: &Tuple) -> FrontendSpec {

@@ -33,6 +33,7 @@ impl Program {
             routers: HashMap::new(),
             hops: Vec::new(),
             underlay: underlay::build(&spec)?,
+            host: None,
             policies: policy::build(&spec)?,
             services: service::build(&spec)?,
         };

@@ -6,6 +6,7 @@
 //! without VLANs: it carries tagged frames as they are.
 
 mod build;
+mod host;
 mod policy;
 mod router;
 mod routers;
@@ -18,18 +19,20 @@ use std::net::IpAddr;
 
 use wire::MacAddr;
 
+pub(crate) use host::Host;
+pub use host::HostSpec;
 pub use policy::{
     IdentityNo, IdentitySpec, PolicyNo, PolicySpec, PortRangeSpec, RuleAction, RuleSpec, Scope, TierSpec,
 };
 pub(crate) use policy::{Policies, Policy};
 pub(crate) use router::{Gateway, Hop, HopNo, Route, Router};
-pub use router::{GatewaySpec, Prefix, RouterNo};
+pub use router::{GatewaySpec, Prefix, RouteSpec, RouterNo, Via};
 pub(crate) use service::Services;
 pub use service::{Affinity, EndpointSpec, FrontendSpec, ServiceNo, ServiceSpec};
 pub use tables::Program;
 pub(crate) use tables::{Domain, DomainNo, Member, Network, Port, Security};
 pub(crate) use underlay::{Node, Underlay};
-pub use underlay::{NodeNo, NodeSpec, OverlaySpec, RouteSpec, Tunnel, UnderlaySpec, Vni};
+pub use underlay::{NodeNo, NodeSpec, OverlaySpec, Tunnel, UnderlaySpec, Vni};
 
 /// A port's number in the datapath: assigned by control, stable while the port lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -133,6 +136,8 @@ pub struct ProgramSpec {
     pub ports: BTreeMap<PortNo, PortSpec>,
     /// The other nodes.
     pub underlay: Option<UnderlaySpec>,
+    /// The node itself, if it is on a network.
+    pub host: Option<HostSpec>,
     /// All policies.
     pub policies: BTreeMap<PolicyNo, PolicySpec>,
     /// Who is who to them.

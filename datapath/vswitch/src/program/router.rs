@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use wire::MacAddr;
 
-use super::{NetworkNo, PortNo, RouteSpec, Tunnel};
+use super::{NetworkNo, NodeNo, PortNo, Tunnel};
 
 /// A router's number: assigned by control. Networks whose gateways have one number reach each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -76,8 +76,26 @@ pub struct GatewaySpec {
     pub addresses: Vec<Prefix>,
     /// The router that it belongs to.
     pub router: RouterNo,
-    /// What is behind it on other nodes.
+    /// What is behind it and no station of this node.
     pub routes: Vec<RouteSpec>,
+}
+
+/// Where packets to some addresses go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// The addresses.
+    pub to: Prefix,
+    /// Where.
+    pub via: Via,
+}
+
+/// Who takes packets on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// The gateway of the same network on another node.
+    Node(NodeNo),
+    /// The node itself. While its port is not there, nobody does.
+    Host,
 }
 
 /// A gateway, as the stages see it.

@@ -6,8 +6,8 @@ use wire::MacAddr;
 
 use super::build::is_source;
 use super::{
-    Gateway, GatewaySpec, Hop, HopNo, NetworkSpec, PortNo, PortSpec, Prefix, Program, ProgramError,
-    ProgramSpec, Route, RouteSpec, Tunnel,
+    Gateway, GatewaySpec, Hop, HopNo, NetworkSpec, NodeNo, PortNo, PortSpec, Prefix, Program, ProgramError,
+    ProgramSpec, Route, RouteSpec, Tunnel, Via, host,
 };
 
 /// Adds the gateways of `spec`, the routers that join them, and the stations behind those, to `program`, which has all else.
@@ -22,6 +22,7 @@ pub(super) fn add(program: &mut Program, spec: &ProgramSpec) -> Result<(), Progr
     for port in spec.ports.values() {
         add_stations(program, spec, port)?;
     }
+    host::add(program, spec);
     for network in spec.networks.values() {
         for route in network.gateway.iter().flat_map(|gateway| &gateway.routes) {
             add_route(program, network, route)?;
@@ -94,44 +95,60 @@ fn add_stations(program: &mut Program, spec: &ProgramSpec, port: &PortSpec) -> R
         if let Some(rival) = rival.filter(|rival| rival.port != port.number) {
             return Err(duplicate(spec, rival.port, port, *ip));
         }
-        program.hops.push(station(port, *mac, gateway.mac));
+        program.hops.push(Hop::station(port, *mac, gateway.mac));
     }
     Ok(())
 }
 
-fn station(port: &PortSpec, mac: MacAddr, gateway_mac: MacAddr) -> Hop {
-    let &PortSpec { number, network, mtu_bytes, isolated, .. } = port;
-    Hop { port: number, tunnel: None, network, mac, gateway_mac, mtu_bytes, isolated }
+impl Hop {
+    /// A station that a port of this node lists.
+    pub(super) fn station(port: &PortSpec, mac: MacAddr, gateway_mac: MacAddr) -> Self {
+        let &PortSpec { number, network, mtu_bytes, isolated, .. } = port;
+        Self { port: number, tunnel: None, network, mac, gateway_mac, mtu_bytes, isolated }
+    }
 }
 
-/// What is behind the same gateway on another node. It may be a part of the network's own subnets, not the whole of one.
+/// What is behind a gateway and no station of this node. It may be a part of the network's own subnets, not the whole of one.
 fn add_route(program: &mut Program, network: &NetworkSpec, route: &RouteSpec) -> Result<(), ProgramError> {
     let wrong = |what: String| ProgramError::Gateway { network: network.name.clone(), what };
-    let (Some(gateway), Some(overlay)) = (&network.gateway, &network.overlay) else {
-        return Err(wrong(format!("a route to {}, but is on no other node", route.to)));
-    };
-    let node = program.underlay().and_then(|underlay| underlay.node(route.node));
-    let node = node.ok_or_else(|| {
-        wrong(format!("a route to {} by node {}, which does not exist", route.to, route.node.0))
-    })?;
+    let Some(gateway) = &network.gateway else { return Ok(()) };
     if !route.to.is_sound() {
         return Err(wrong(format!("a route to {}, which is no prefix", route.to)));
     }
-    let number = HopNo(program.hops.len() as u32);
-    program.hops.push(Hop {
+    let hop = match route.via {
+        Via::Node(node) => node_hop(program, network, node)
+            .map_err(|what| wrong(format!("a route to {} {what}", route.to)))?,
+        // The node has no port at the moment.
+        Via::Host => match program.host() {
+            Some(host) => host.hop,
+            None => return Ok(()),
+        },
+    };
+    let router = program.routers.entry(gateway.router).or_default();
+    match router.add(route.to, Route::Hop(hop)) {
+        None => Ok(()),
+        Some(_) => Err(wrong(format!("a route to {}, which its router has already", route.to))),
+    }
+}
+
+/// The gateway of `network` on another node.
+fn node_hop(program: &mut Program, network: &NetworkSpec, number: NodeNo) -> Result<HopNo, String> {
+    let (Some(gateway), Some(overlay)) = (&network.gateway, &network.overlay) else {
+        return Err("by another node, but is on none".to_owned());
+    };
+    let node = program.underlay().and_then(|underlay| underlay.node(number));
+    let node = node.ok_or_else(|| format!("by node {}, which does not exist", number.0))?;
+    let hop = Hop {
         port: overlay.port,
-        tunnel: Some(Tunnel { node: route.node, vni: overlay.vni }),
+        tunnel: Some(Tunnel { node: number, vni: overlay.vni }),
         network: network.number,
         mac: gateway.mac,
         gateway_mac: gateway.mac,
         mtu_bytes: node.mtu_bytes,
         isolated: overlay.isolated,
-    });
-    let router = program.routers.entry(gateway.router).or_default();
-    match router.add(route.to, Route::Hop(number)) {
-        None => Ok(()),
-        Some(_) => Err(wrong(format!("a route to {}, which its router has already", route.to))),
-    }
+    };
+    program.hops.push(hop);
+    Ok(HopNo(program.hops.len() as u32 - 1))
 }
 
 fn duplicate(spec: &ProgramSpec, rival: PortNo, port: &PortSpec, ip: IpAddr) -> ProgramError {

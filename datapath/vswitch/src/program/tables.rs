@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use wire::MacAddr;
 
 use super::{
-    Gateway, Hop, HopNo, NetworkNo, Policies, PolicyNo, PortNo, ProgramSpec, Router, RouterNo, Services,
-    Tunnel, Underlay, VlanId, Vni,
+    Gateway, Hop, HopNo, Host, NetworkNo, Policies, PolicyNo, PortNo, ProgramSpec, Router, RouterNo,
+    Services, Tunnel, Underlay, VlanId, Vni,
 };
 use crate::stations::{Place, StationView};
 
@@ -22,6 +22,7 @@ pub struct Program {
     pub(super) routers: HashMap<RouterNo, Router>,
     pub(super) hops: Vec<Hop>,
     pub(super) underlay: Option<Underlay>,
+    pub(super) host: Option<Host>,
     pub(super) policies: Policies,
     pub(super) services: Services,
 }

@@ -9,7 +9,7 @@ use wire::geneve;
 
 use super::build::is_source;
 use super::tables::Carries;
-use super::{NetworkNo, NetworkSpec, Port, PortNo, Prefix, Program, ProgramError, ProgramSpec};
+use super::{NetworkNo, NetworkSpec, Port, PortNo, Program, ProgramError, ProgramSpec};
 use crate::tunnel::Outer;
 
 /// Another node's number: assigned by control, stable while the node lives.
@@ -72,15 +72,6 @@ pub struct OverlaySpec {
     pub floods: bool,
     /// Stations elsewhere are isolated, as those here.
     pub isolated: bool,
-}
-
-/// Addresses that are behind the gateway of the same network on another node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouteSpec {
-    /// The addresses.
-    pub to: Prefix,
-    /// The node.
-    pub node: NodeNo,
 }
 
 /// The underlay, as the stages see it.

@@ -5,6 +5,7 @@ mod cached;
 mod forwarding;
 mod gateway;
 mod habit;
+mod host;
 mod limits;
 mod overlay;
 mod policy;

@@ -11,7 +11,7 @@ use wire::{EtherType, IpProtocol, MacAddr, geneve, icmpv4, ipv4, ipv6, tcp, udp}
 use super::{Bed, Fate, port, spec, station};
 use crate::program::{
     GatewaySpec, NetworkNo, NodeNo, NodeSpec, OverlaySpec, PortNo, PortSpec, Prefix, ProgramError,
-    ProgramSpec, RouteSpec, RouterNo, UnderlaySpec, Vni,
+    ProgramSpec, RouteSpec, RouterNo, UnderlaySpec, Via, Vni,
 };
 use crate::{Now, Program};
 
@@ -70,7 +70,7 @@ fn world(own: u16, is_v4: bool) -> ProgramSpec {
     let prefix = |text: String, len| Prefix { address: ip(&text), len };
     let routes = others.flat_map(|other| {
         let to = [prefix(format!("10.2.{other}.0"), 24), prefix(format!("fd02:{other}::"), 64)];
-        to.map(|to| RouteSpec { to, node: NodeNo(other) })
+        to.map(|to| RouteSpec { to, via: Via::Node(NodeNo(other)) })
     });
     spec.networks.get_mut(&NetworkNo(2)).unwrap().gateway = Some(GatewaySpec {
         mac: GATEWAY,
@@ -425,7 +425,7 @@ fn a_program_with_nodes_that_contradict_each_other_is_refused() {
     };
     let is_gateway = |error| matches!(error, ProgramError::Gateway { .. });
     let to = |text, len| Prefix { address: ip(text), len };
-    let by = |node, to| RouteSpec { to, node: NodeNo(node) };
+    let by = |node, to| RouteSpec { to, via: Via::Node(NodeNo(node)) };
     assert!(is_gateway(refused(&|world| gateway(world, by(9, to("10.9.0.0", 16))))));
     assert!(is_gateway(refused(&|world| gateway(world, by(2, to("10.9.0.0", 33))))));
     assert!(

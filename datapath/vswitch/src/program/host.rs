@@ -1,0 +1,62 @@
+//! Which port is the node itself, and what may the switch send in its name?
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use super::{Hop, HopNo, PortNo, PortSpec, Program, ProgramSpec};
+use crate::conntrack::PortRange;
+
+/// The node as a station of one of its networks: by this port its own programs reach pods and services, and packets for
+/// nobody else are left to its kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSpec {
+    /// Its port, which lists its station and addresses. While it is no port, nothing goes to the node.
+    pub port: PortNo,
+    /// Source ports that the switch uses with the node's addresses there, and the kernel does not.
+    pub nat_ports: RangeInclusive<u16>,
+}
+
+/// The node, as the stages see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) port: PortNo,
+    pub(crate) hop: HopNo,
+    pub(crate) nat_ports: PortRange,
+    addresses: Vec<IpAddr>,
+}
+
+impl Host {
+    /// True for one of the node's own addresses in its network.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        self.addresses.contains(&ip)
+    }
+
+    /// What the node is to somebody at `peer`.
+    pub(crate) fn address_towards(&self, peer: IpAddr) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|own| own.is_ipv4() == peer.is_ipv4())
+    }
+}
+
+/// Adds the node of `spec`, if its port is there, is in a network with a gateway, and has a station.
+pub(super) fn add(program: &mut Program, spec: &ProgramSpec) {
+    let host = spec.host.as_ref().and_then(|host| Some((host, spec.ports.get(&host.port)?)));
+    program.host = host.and_then(|(host, port)| {
+        let hop = hop(program, port)?;
+        let nat_ports = PortRange::new(*host.nat_ports.start(), *host.nat_ports.end())?;
+        program.hops.push(hop);
+        let hop = HopNo(program.hops.len() as u32 - 1);
+        Some(Host { port: host.port, hop, nat_ports, addresses: port.ips.clone() })
+    });
+}
+
+fn hop(program: &Program, port: &PortSpec) -> Option<Hop> {
+    let gateway = program.network(port.network)?.gateway.as_ref()?;
+    Some(Hop::station(port, *port.macs.first()?, gateway.mac))
+}
+
+impl Program {
+    /// The node itself.
+    pub(crate) fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+}
