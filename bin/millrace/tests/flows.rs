@@ -158,6 +158,29 @@ fn who_is_outside_reaches_services_and_is_reached_by_pods() {
 }
 
 #[test]
+fn what_leaves_by_one_node_has_the_address_it_is_given_there() {
+    let test = "what_leaves_by_one_node_has_the_address_it_is_given_there";
+    if !possible(test) || !possible_with(test, "nft") {
+        return;
+    }
+    let lab = lab();
+    let egress = "gateways: [{router: pods, node: node-2, addresses: [192.0.2.50, '2001:db8::50']}]";
+    for address in ["192.0.2.50/24", "2001:db8::50/64"] {
+        lab.cluster.nodes[1].host().ip(&format!("address add {address} dev eth0")).unwrap();
+    }
+    lab.cluster.write(Family::V4, &NETWORKS.replace("gateways: [{router: pods}]", egress));
+    for is_v4 in [true, false] {
+        let server = SocketAddr::new(address(is_v4, "192.0.2.100", "2001:db8::100"), 7070);
+        let expected = address(is_v4, "192.0.2.50", "2001:db8::50").to_string();
+        for (pod, _) in &lab.pods {
+            wait_for("the way out by the other node", || {
+                ask(pod.netns(), server).as_ref() == Some(&expected)
+            });
+        }
+    }
+}
+
+#[test]
 fn the_node_stays_on_its_network_whatever_is_killed() {
     if !possible("the_node_stays_on_its_network_whatever_is_killed")
         || !possible_with("the_node_stays_on_its_network_whatever_is_killed", "nft")

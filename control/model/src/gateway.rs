@@ -32,8 +32,6 @@ pub enum Snat {
     /// The node's kernel, which has the packets by `mp0`: for the router of the network with `host`.
     #[default]
     Host,
-    /// The switch, by the uplink, with ports that the kernel does not use.
-    Switch,
     /// Nobody: the addresses are known outside. By `mp0`, too.
     None,
 }
@@ -61,12 +59,8 @@ enum InvalidGateway {
     NoRouter,
     #[error("router: has a gateway already: remove one of them")]
     Twice,
-    #[error(
-        "snat: the node's kernel has no way to these networks: set host in one of them, or snat to switch"
-    )]
+    #[error("router: the node's kernel has no way to its networks: set host in one of them")]
     NoHost,
-    #[error("snat: the switch has no uplink here: list the nodes, or set snat to host")]
-    NoUplink,
     #[error("node: {0:?} is not among the nodes: name one of them, or none")]
     NoNode(String),
     #[error("node: networks of the router are on this node only, or have no VNI: remove node")]
@@ -139,12 +133,8 @@ fn check(
     if own.is_empty() {
         return Err(InvalidGateway::NoRouter);
     }
-    match spec.snat {
-        Snat::Switch if underlay.is_none() => return Err(InvalidGateway::NoUplink),
-        Snat::Host | Snat::None if !own.iter().any(|network| network.spec().host) => {
-            return Err(InvalidGateway::NoHost);
-        }
-        _ => {}
+    if !own.iter().any(|network| network.spec().host) {
+        return Err(InvalidGateway::NoHost);
     }
     let node = spec.node.as_ref().map(|name| check_node(name, &own, underlay)).transpose()?;
     check_addresses(spec)?;
@@ -192,7 +182,6 @@ nodes:
 networks:
   - {name: pods, topology: layer3, vni: 1, host: true, subnets: [{subnet: 10.0.0.0/16, nodePrefix: 24}]}
   - {name: red, topology: layer3, vni: 2, subnets: [{subnet: 10.0.0.0/16, nodePrefix: 24}]}
-  - {name: here, router: here, subnets: [{subnet: 10.9.0.0/24, gateway: 10.9.0.1}]}
 ";
 
     fn parse(gateways: &str) -> Result<Networks, String> {
@@ -201,11 +190,10 @@ networks:
     }
 
     #[test]
-    fn a_gateway_is_of_a_router_and_by_who_can_translate() {
-        let networks =
-            parse("[{router: pods}, {router: red, snat: switch, node: b, addresses: [192.0.2.9]}]").unwrap();
-        let red = &networks.gateways()[&"red".parse().unwrap()];
-        assert_eq!((red.node().unwrap().as_str(), red.addresses().len()), ("b", 1));
+    fn a_gateway_is_of_a_router_whose_networks_the_node_is_on() {
+        let networks = parse("[{router: pods, node: b, addresses: [192.0.2.9]}]").unwrap();
+        let gateway = &networks.gateways()[&"pods".parse().unwrap()];
+        assert_eq!((gateway.node().unwrap().as_str(), gateway.addresses().len()), ("b", 1));
         let pods = networks.get(&"pods".parse().unwrap()).unwrap();
         assert_eq!(pods.subnets()[0].host(), Some([10, 0, 1, 2].into()));
         assert!(!pods.subnets()[0].allows([10, 0, 1, 2].into()), "no pod gets it");
@@ -215,26 +203,20 @@ networks:
     fn gateways_that_are_not_legal_are_named_with_the_remedy() {
         for (gateways, expected) in [
             ("[{router: blue}]", "gateway of router \"blue\": router: no network has it"),
-            ("[{router: red}]", "set host in one of them, or snat to switch"),
+            ("[{router: red}]", "the node's kernel has no way to its networks: set host in one of them"),
             ("[{router: pods}, {router: pods}]", "has a gateway already"),
-            ("[{router: red, snat: switch, node: c}]", "\"c\" is not among the nodes"),
-            ("[{router: here, snat: switch, node: b}]", "remove node"),
-            ("[{router: red, snat: switch, node: b, addresses: [224.0.0.1]}]", "224.0.0.1 is no host's"),
-            ("[{router: red, snat: switch, addresses: [192.0.2.9]}]", "which node has them?"),
-            (
-                "[{router: red, snat: switch, node: b, addresses: [192.0.2.8, 192.0.2.9]}]",
-                "two are of one family",
-            ),
+            ("[{router: pods, node: c}]", "\"c\" is not among the nodes"),
+            ("[{router: pods, node: b, addresses: [224.0.0.1]}]", "224.0.0.1 is no host's"),
+            ("[{router: pods, addresses: [192.0.2.9]}]", "which node has them?"),
+            ("[{router: pods, node: b, addresses: [192.0.2.8, 192.0.2.9]}]", "two are of one family"),
             ("[{router: pods, snat: none, node: b, addresses: [192.0.2.9]}]", "nobody translates"),
         ] {
             let error = parse(gateways).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
-        let alone = Networks::parse(
-            "networks: [{name: here, router: here, subnets: [{subnet: 10.9.0.0/24, gateway: 10.9.0.1}]}]\n\
-             gateways: [{router: here, snat: switch}]",
-        );
-        assert!(alone.unwrap_err().to_string().contains("the switch has no uplink here"));
+        let alone = "networks: [{name: a, router: r, host: true, subnets: [{subnet: 10.9.0.0/24, gateway: 10.9.0.1}]}]";
+        let one_node = Networks::parse(&format!("{alone}\ngateways: [{{router: r, node: b}}]")).unwrap_err();
+        assert!(one_node.to_string().contains("\"b\" is not among the nodes"));
     }
 
     #[test]
