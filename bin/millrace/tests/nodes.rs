@@ -19,6 +19,14 @@ networks:
     topology: layer2
     vni: 200
     subnets: [{subnet: 10.50.0.0/16, nodePrefix: 24}]
+  - name: wire
+    topology: localnet
+    vlan: 7
+    subnets: [{subnet: 192.168.0.0/16, nodePrefix: 24}]
+  - name: wire-8
+    topology: localnet
+    vlan: 8
+    subnets: [{subnet: 192.168.0.0/16, nodePrefix: 24, exclude: [192.168.2.1]}]
   - name: red
     topology: layer3
     vni: 301
@@ -53,6 +61,28 @@ fn pods_of_a_routed_network_reach_each_other_on_other_nodes() {
         assert!(large.contains("1 received"), "{large}");
         cluster.nodes.iter().for_each(node::Node::assert_ledger_balances);
     }
+}
+
+#[test]
+fn a_network_in_a_vlan_of_the_uplink_is_one_domain_with_whoever_is_there() {
+    if !possible("a_network_in_a_vlan_of_the_uplink_is_one_domain_with_whoever_is_there") {
+        return;
+    }
+    let cluster = Cluster::start(2, Family::V4, NETWORKS);
+    let (one, _) = cluster.pod(0, "one", "wire");
+    let (two, at_two) = cluster.pod(1, "two", "wire");
+    assert_eq!(at_two.ipv4().to_string(), "192.168.2.1");
+    wait_for_ping(&one, at_two.ipv4());
+    let gbps =
+        lab::iperf3(one.netns(), two.netns(), at_two.ipv4().into(), 65_536, Duration::from_secs(1)).unwrap();
+    assert!(gbps > 0.0);
+    let large = one.netns().command("ping", "-c 1 -W 5 -M do -s 1472 192.168.2.1").unwrap();
+    assert!(large.contains("1 received"), "the underlay's whole MTU is theirs: {large}");
+    // Another VLAN of the same uplink is another network.
+    let (other, _) = cluster.pod(1, "other", "wire-8");
+    assert!(lab::ping(one.netns(), [192, 168, 2, 2].into(), 2, Duration::from_secs(1)).unwrap().lost() == 2);
+    drop(other);
+    cluster.nodes.iter().for_each(node::Node::assert_ledger_balances);
 }
 
 #[test]

@@ -33,7 +33,7 @@ use ipnet::IpNet;
 use crate::{
     ClusterNetworkPolicySpec, Gateway, GatewayError, GatewaySpec, NamespaceSpec, Network, NetworkError,
     NetworkName, NetworkPolicySpec, NetworkSpec, NodeError, NodeSpec, ObjectName, ObjectSpecs, Objects,
-    ObjectsError, PodSpec, ServiceSpec, Underlay, gateway,
+    ObjectsError, PodSpec, ServiceSpec, Topology, Underlay, gateway,
 };
 
 /// The largest networks file that is read, in bytes.
@@ -162,6 +162,16 @@ pub enum FileError {
         /// The identifier.
         vni: u32,
     },
+    /// Two networks in one VLAN of the uplink.
+    #[error("network {network:?}: vlan: {vlan} of the uplink is network {rival:?}'s too: choose another")]
+    DuplicateVlan {
+        /// The later one by name.
+        network: NetworkName,
+        /// The other network.
+        rival: NetworkName,
+        /// The VLAN.
+        vlan: u16,
+    },
     /// Two networks of one name.
     #[error("network {0:?}: name: is defined twice: rename or remove one of them")]
     Duplicate(NetworkName),
@@ -223,6 +233,7 @@ impl Networks {
         }
         check_routers(&by_name)?;
         check_vnis(&by_name)?;
+        check_vlans(&by_name)?;
         check_policies(&by_name)?;
         check_host(&by_name)?;
         let gateways = gateway::check_all(&specs.gateways, &by_name, underlay.as_ref())?;
@@ -316,6 +327,17 @@ fn check_vnis(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), File
         let Some(vni) = network.spec().vni else { continue };
         if let Some(rival) = seen.insert(vni, name) {
             return Err(FileError::DuplicateVni { network: name.clone(), rival: rival.clone(), vni });
+        }
+    }
+    Ok(())
+}
+
+fn check_vlans(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), FileError> {
+    let mut seen: BTreeMap<u16, &NetworkName> = BTreeMap::new();
+    for (name, network) in networks.iter().filter(|(_, it)| it.spec().topology == Topology::Localnet) {
+        let Some(vlan) = network.spec().vlan else { continue };
+        if let Some(rival) = seen.insert(vlan, name) {
+            return Err(FileError::DuplicateVlan { network: name.clone(), rival: rival.clone(), vlan });
         }
     }
     Ok(())
@@ -516,6 +538,14 @@ networks:
         );
         let elsewhere = on_node("c", "{name: n, topology: layer2, vni: 1}").unwrap_err().to_string();
         assert!(elsewhere.contains(r#"this node, "c", is not among the nodes"#), "{elsewhere}");
+        assert!(error("topology: localnet").contains("vlan: a network of topology localnet needs one"));
+        assert!(error("topology: localnet, vlan: 7, vni: 7").contains("vlan: a network with a VNI"));
+        let gateway = "topology: localnet, vlan: 7, router: r, \
+                       subnets: [{subnet: 10.1.0.0/24, gateway: 10.1.0.1, nodePrefix: 28}]";
+        assert!(error(gateway).contains("router: the switch is no gateway in a VLAN of the uplink"));
+        let twice = "{name: n, topology: localnet, vlan: 7}, {name: m, topology: localnet, vlan: 7}";
+        let twice = on_node("a", twice).unwrap_err().to_string();
+        assert_eq!(twice, r#"network "n": vlan: 7 of the uplink is network "m"'s too: choose another"#);
         let twice = "{name: n, topology: layer2, vni: 1}, {name: m, topology: layer2, vni: 1}";
         let twice = on_node("a", twice).unwrap_err().to_string();
         assert_eq!(twice, r#"network "n": vni: 1 is network "m"'s too: choose another"#);

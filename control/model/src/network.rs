@@ -85,6 +85,15 @@ pub enum Topology {
     Layer2,
     /// All of them: each has a subnet, and packets are routed between those.
     Layer3,
+    /// All of them, and whoever else is in its VLAN behind their uplinks: one L2 domain.
+    Localnet,
+}
+
+impl NetworkSpec {
+    /// The VLAN that pods are in within the network; that of the uplink is the network itself.
+    pub fn own_vlan(&self) -> Option<u16> {
+        self.vlan.filter(|_| self.topology != Topology::Localnet)
+    }
 }
 
 impl Topology {
@@ -99,6 +108,7 @@ impl Topology {
             Self::Local => "local",
             Self::Layer2 => "layer2",
             Self::Layer3 => "layer3",
+            Self::Localnet => "localnet",
         }
     }
 }
@@ -265,6 +275,12 @@ pub enum Invalid {
     /// A network of one node has one.
     #[error("vni: a local network has none: remove it, or set topology to layer2 or layer3")]
     LocalVni,
+    /// A network in a VLAN of the uplink without one.
+    #[error("vlan: a network of topology localnet needs one: that of the uplink, 1 to 4094")]
+    NoVlan,
+    /// Its gateway is somebody else's.
+    #[error("router: the switch is no gateway in a VLAN of the uplink, where others are: remove it")]
+    LocalnetRouter,
     /// A VLAN and a VNI.
     #[error("vlan: a network with a VNI has no VLAN: remove one of them")]
     VlanAndVni,
@@ -539,6 +555,10 @@ fn reserve_host(router: Option<&NetworkName>, subnets: &mut [Subnet]) -> Result<
 fn check_topology(spec: &NetworkSpec) -> Result<(), Invalid> {
     let has_part = |subnet: &SubnetSpec| subnet.node_prefix.is_some();
     match (spec.topology, spec.vni) {
+        (Topology::Localnet, Some(_)) => Err(Invalid::VlanAndVni),
+        (Topology::Localnet, None) if spec.vlan.is_none() => Err(Invalid::NoVlan),
+        (Topology::Localnet, None) if spec.router.is_some() => Err(Invalid::LocalnetRouter),
+        (Topology::Localnet, None) => Ok(()),
         (Topology::Local, Some(_)) => Err(Invalid::LocalVni),
         (Topology::Local, None) => match spec.subnets.iter().position(has_part) {
             Some(index) => Err(Invalid::LocalNodePrefix { index }),

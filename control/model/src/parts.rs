@@ -28,7 +28,7 @@ pub(crate) fn of_node(spec: &NetworkSpec, node: &Node) -> Result<NetworkSpec, In
                 subnet.subnet = net;
                 subnet.exclude.retain(|text| concerns(text, net));
             }
-            Topology::Layer2 | Topology::Local => {
+            Topology::Layer2 | Topology::Localnet | Topology::Local => {
                 let (all, part) = (usable(subnet.subnet), usable(net));
                 let (first, last) = (part.first.max(all.first), part.last.min(all.last));
                 subnet.ranges = vec![format!("{first}-{last}")];

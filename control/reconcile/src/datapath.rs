@@ -1,11 +1,11 @@
 //! What does control ask of the switch? The rim that the agent implements over gRPC and tests fake.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use vswitch::program::{
-    HostSpec, IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix, Scope,
-    ServiceNo, ServiceSpec, UnderlaySpec,
+    HostSpec, IdentitySpec, LocalnetSpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec,
+    Prefix, Scope, ServiceNo, ServiceSpec, UnderlaySpec,
 };
 
 use crate::kernel::Ownership;
@@ -47,12 +47,15 @@ pub enum Device {
 }
 
 /// Which packets of an interface are the switch's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Take {
     /// All: it is a representor, behind which is a pod.
     All,
-    /// Those of tunnels; all others are left to the host, whose way to other nodes it is.
-    Tunnels,
+    /// Those of tunnels and of these VLANs; all others are left to the host, whose way to other nodes it is.
+    Ours {
+        /// The VLANs.
+        vlans: Vec<u16>,
+    },
 }
 
 /// Who creates a vhost-user socket.
@@ -90,6 +93,8 @@ pub struct Update {
     pub delete_ports: Vec<PortNo>,
     /// The other nodes, where the update is everything; else they stay as they are.
     pub underlay: Option<UnderlaySpec>,
+    /// Which networks are in VLANs of the uplink, of those that are put.
+    pub localnets: BTreeMap<NetworkNo, LocalnetSpec>,
     /// The node itself, likewise.
     pub host: Option<HostSpec>,
     /// Policies to create or replace.

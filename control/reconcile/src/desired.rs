@@ -307,7 +307,8 @@ impl Desired {
                 }
             };
             let known = self.networks.get(network.name()).and_then(|known| known.overlay_port);
-            let overlay_port = network.spec().vni.and_then(|_| known.or_else(|| ports.next()));
+            let is_local = network.spec().topology.is_local();
+            let overlay_port = if is_local { None } else { known.or_else(|| ports.next()) };
             let spec = network.spec().clone();
             ops.push(Op::PutNetwork(Box::new(StoredNetwork { number, spec, overlay_port })));
         }

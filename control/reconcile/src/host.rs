@@ -238,7 +238,7 @@ pub(crate) fn port(desired: &Desired) -> Option<Port> {
             number: PortNo(desired.host_port()?),
             name: INTERFACE.to_owned(),
             network: NetworkNo(known.number),
-            vlan: VlanMode::Access(spec.vlan.and_then(VlanId::new)),
+            vlan: VlanMode::Access(spec.own_vlan().and_then(VlanId::new)),
             macs: vec![mac(desired)],
             ips: known.network.subnets().iter().filter_map(Subnet::host).collect(),
             // It forwards for others.

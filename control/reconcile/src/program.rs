@@ -4,7 +4,7 @@
 //! restarted, or another agent spoke to it), everything is sent. Sending everything is always right: what is as it should
 //! be is left alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{MacAddr, NetworkName, Subnet};
 use vswitch::program::{
@@ -196,7 +196,13 @@ impl Programmer {
         let ports = desired
             .plugged()
             .filter_map(|attachment| port(attachment, desired.network(&attachment.network)?));
-        let own = reached.map(Reached::uplink).into_iter().chain(host::port(desired));
+        let localnets: BTreeMap<_, _> = desired
+            .networks()
+            .filter(|_| reached.is_some())
+            .filter_map(|known| Some((NetworkNo(known.number), underlay::localnet(known)?)))
+            .collect();
+        let vlans = localnets.values().map(|localnet| localnet.vlan.get()).collect();
+        let own = reached.map(|reached| reached.uplink(vlans)).into_iter().chain(host::port(desired));
         let mut put_ports: Vec<_> = own.chain(ports).collect();
         let pods = pods(desired);
         self.services.follow(desired, &pods);
@@ -208,6 +214,7 @@ impl Programmer {
             put_networks: reached.map(|_| underlay::network()).into_iter().chain(networks).collect(),
             put_ports,
             underlay: reached.map(Reached::spec),
+            localnets,
             host: host::spec(desired),
             put_policies,
             put_identities,
@@ -277,7 +284,7 @@ pub(crate) fn port(attachment: &Attachment, known: &Known) -> Option<Port> {
             number: PortNo(attachment.port?),
             name: attachment.port_name(),
             network: NetworkNo(known.number),
-            vlan: VlanMode::Access(spec.vlan.and_then(VlanId::new)),
+            vlan: VlanMode::Access(spec.own_vlan().and_then(VlanId::new)),
             macs: vec![attachment.mac],
             ips: attachment.addresses.iter().map(|address| address.net.addr()).collect(),
             port_security: spec.port_security,

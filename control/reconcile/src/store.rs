@@ -329,7 +329,7 @@ fn write(database: &Database, ops: &[Op]) -> Result<(), redb::Error> {
                 }
                 Op::PutNetwork(network) => {
                     networks.insert(network.spec.name.as_str(), encode(network)?.as_slice())?;
-                    if network.spec.vni.is_some() {
+                    if !network.spec.topology.is_local() {
                         raise_schema(&write, NODES_SCHEMA)?;
                     }
                 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use model::{MacAddr, Network, Node, Topology, Underlay};
 use vswitch::program::{
-    NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PortNo, PortSpec, Prefix, RouteSpec, UnderlaySpec,
-    Via, VlanMode, Vni,
+    LocalnetSpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PortNo, PortSpec, Prefix, RouteSpec,
+    UnderlaySpec, Via, VlanId, VlanMode, Vni,
 };
 
 use crate::Kernel;
@@ -65,8 +65,8 @@ impl Reached {
         })
     }
 
-    /// The uplink.
-    pub(crate) fn uplink(&self) -> Port {
+    /// The uplink, with the VLANs that networks are in.
+    pub(crate) fn uplink(&self, vlans: Vec<u16>) -> Port {
         let spec = PortSpec {
             number: PortNo(self.port),
             name: "uplink".to_owned(),
@@ -81,7 +81,7 @@ impl Reached {
             policy: None,
         };
         let netdev = self.nodes.own().uplink().to_string();
-        Port { spec, device: Device::Netdev { netdev, take: Take::Tunnels } }
+        Port { spec, device: Device::Netdev { netdev, take: Take::Ours { vlans } } }
     }
 
     /// What is behind the gateway of `network` on the nodes that are reached.
@@ -144,6 +144,13 @@ pub(crate) fn overlay(known: &Known) -> Option<OverlaySpec> {
         floods: spec.topology == Topology::Layer2,
         isolated: spec.isolated,
     })
+}
+
+/// A network's part in a VLAN of the uplink; `None` for all others.
+pub(crate) fn localnet(known: &Known) -> Option<LocalnetSpec> {
+    let spec = known.network.spec();
+    let vlan = spec.vlan.filter(|_| spec.topology == Topology::Localnet).and_then(VlanId::new)?;
+    Some(LocalnetSpec { vlan, port: PortNo(known.overlay_port?) })
 }
 
 /// The address of the gateway of a network of several nodes, the same on all of them: locally administered, and apart from

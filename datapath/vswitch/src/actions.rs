@@ -7,7 +7,7 @@ use crate::conntrack::Handle;
 use crate::gateway::Answer;
 use crate::outputs::{Egress, Outputs, pop_tag};
 use crate::parse::Packet;
-use crate::program::{DomainNo, HopNo, PortNo, Program, Tunnel};
+use crate::program::{DomainNo, HopNo, Member, PortNo, Program, Tunnel};
 use crate::switch::ProcessReport;
 
 /// The pipeline's decision on a key; what caches hold.
@@ -77,8 +77,8 @@ impl Actions {
         program: &Program,
         mut each: impl FnMut(PortNo, Result<Egress, DropReason>),
     ) {
-        let mut offer = |port, tunnel: Option<Tunnel>, tagged, mtu_bytes| match tunnel {
-            None => each(port, self.offer(packet, tagged, mtu_bytes)),
+        let mut offer = |actions: &Self, port, tunnel: Option<Tunnel>, (tagged, mtu_bytes)| match tunnel {
+            None => each(port, actions.offer(packet, tagged, mtu_bytes)),
             Some(tunnel) => each(program.uplink(), offer_tunnel(packet, tunnel, mtu_bytes)),
         };
         match self.output {
@@ -89,17 +89,23 @@ impl Actions {
             }
             Output::Route(hop) => {
                 if let Some(hop) = program.hop(hop) {
-                    offer(hop.port, hop.tunnel, false, hop.mtu_bytes);
+                    offer(self, hop.port, hop.tunnel, (false, hop.mtu_bytes));
                 }
             }
-            Output::Port { port, tagged, mtu_bytes } => offer(port, None, tagged, mtu_bytes),
+            Output::Port { port, tagged, mtu_bytes } => offer(self, port, None, (tagged, mtu_bytes)),
             Output::Tunnel(tunnel) => {
-                offer(origin.port, Some(tunnel), false, program.tunnel_mtu_bytes(tunnel.node));
+                offer(self, origin.port, Some(tunnel), (false, program.tunnel_mtu_bytes(tunnel.node)));
             }
             Output::Flood { domain, sender_isolated } => {
                 for member in program.domain(domain).receivers(sender_isolated) {
-                    if member.port != origin.port {
-                        offer(member.port, member.tunnel, member.tagged, member.mtu_bytes);
+                    let &Member { port, tunnel, tagged, mtu_bytes, uplink_vlan, .. } = member;
+                    match uplink_vlan {
+                        _ if port == origin.port => {}
+                        None => offer(self, port, tunnel, (tagged, mtu_bytes)),
+                        Some(vlan) => {
+                            let tagged = Self { vlan: vlan.get(), ..*self };
+                            offer(&tagged, program.uplink(), None, (true, mtu_bytes));
+                        }
                     }
                 }
             }
@@ -163,8 +169,12 @@ pub(crate) struct Origin {
 impl Origin {
     /// The port and the shape by which an answer leaves.
     pub(crate) fn back(self, program: &Program) -> (PortNo, Egress) {
+        let uplink_vlan = program.port(self.port).and_then(|port| port.uplink_vlan);
         match self.tunnel {
-            None => (self.port, Egress::Plain),
+            None => match uplink_vlan {
+                None => (self.port, Egress::Plain),
+                Some(vlan) => (program.uplink(), Egress::Tag(vlan.get())),
+            },
             Some(tunnel) => (program.uplink(), Egress::Tunnel(tunnel)),
         }
     }

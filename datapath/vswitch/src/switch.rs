@@ -10,12 +10,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use frame::{BURST_FRAMES, Burst, DropCounts, DropReason};
+use wire::{EtherType, vlan};
 
 use crate::actions::{Actions, Output};
 use crate::cache::{Alike, Cache, CacheSizes, Habit, Level, NOWHERE};
 use crate::conntrack::{Fault, Handle, Observed, Sight, rewrite};
 use crate::gateway::{Budget, Handled};
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, pop_tag};
 use crate::parse::{Packet, Raw, parse};
 use crate::pipeline::{self, Scene, Walk};
 use crate::program::{PortNo, PortSpec, Program};
@@ -184,11 +185,22 @@ pub(crate) fn enter<'a>(
 ) -> Result<Scene<'a>, DropReason> {
     let plain = || Scene::of(program, port, shared, now).ok_or(DropReason::NoNetwork);
     let Some(underlay) = program.underlay().filter(|underlay| underlay.port == port) else { return plain() };
+    if let Some(port) = vlan_of(burst.head(frame)).and_then(|vlan| underlay.port_of_vlan(vlan)) {
+        pop_tag(burst, frame);
+        return Scene::of(program, port, shared, now).ok_or(DropReason::NoNetwork);
+    }
     let Some((tunnel, outer_bytes)) = tunnel::find(burst.head(frame), underlay)? else { return plain() };
     let port = underlay.port_of(tunnel.vni).ok_or(DropReason::UnknownVni)?;
     tunnel::unwrap(burst, frame, outer_bytes)?;
     let scene = Scene::of(program, port, shared, now).ok_or(DropReason::UnknownVni)?;
     Ok(Scene { tunnel: Some(tunnel), ..scene })
+}
+
+/// The VLAN of a frame whose head is `head`, if it has a tag.
+fn vlan_of(head: &[u8]) -> Option<u16> {
+    let ether_type = EtherType(u16::from_be_bytes([*head.get(12)?, *head.get(13)?]));
+    let tag = (ether_type == EtherType::VLAN).then(|| vlan::View::new(&head[14..]).ok()).flatten()?;
+    Some(tag.tci().vlan_id())
 }
 
 /// A burst of which not every frame looks as its port's usually do. They are taken one after the other, so that those

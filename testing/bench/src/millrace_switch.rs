@@ -60,6 +60,7 @@ impl SwitchProcess {
             mac_limit: MAC_LIMIT,
             gateway: None,
             overlay: None,
+            localnet: None,
         };
         let request = api::ApplyRequest {
             from_version: 0,

@@ -13,7 +13,8 @@ use reconcile::datapath::{
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use vswitch::program::{
-    GatewaySpec, HostSpec, NetworkSpec, NodeSpec, OverlaySpec, PortNo, RouteSpec, UnderlaySpec, Via, VlanMode,
+    GatewaySpec, HostSpec, LocalnetSpec, NetworkSpec, NodeSpec, OverlaySpec, PortNo, RouteSpec, UnderlaySpec,
+    Via, VlanMode,
 };
 
 use super::policy;
@@ -111,7 +112,11 @@ fn request(update: &Update) -> proto::ApplyRequest {
     proto::ApplyRequest {
         from_version: update.from_version,
         to_version: update.to_version,
-        put_networks: update.put_networks.iter().map(network).collect(),
+        put_networks: update
+            .put_networks
+            .iter()
+            .map(|spec| network(spec, update.localnets.get(&spec.number)))
+            .collect(),
         delete_networks: update.delete_networks.iter().map(|number| number.0).collect(),
         put_ports: update.put_ports.iter().map(port).collect(),
         delete_ports: update.delete_ports.iter().map(|number| u32::from(number.0)).collect(),
@@ -149,7 +154,7 @@ fn overlay(spec: &OverlaySpec) -> proto::Overlay {
     proto::Overlay { vni: vni.get(), port: port.0.into(), floods, isolated }
 }
 
-fn network(spec: &NetworkSpec) -> proto::Network {
+fn network(spec: &NetworkSpec, localnet: Option<&LocalnetSpec>) -> proto::Network {
     proto::Network {
         number: spec.number.0,
         name: spec.name.clone(),
@@ -158,6 +163,7 @@ fn network(spec: &NetworkSpec) -> proto::Network {
         mac_limit: spec.mac_limit,
         gateway: spec.gateway.as_ref().map(gateway),
         overlay: spec.overlay.as_ref().map(overlay),
+        localnet: localnet.map(|it| proto::Localnet { vlan: it.vlan.get().into(), port: it.port.0.into() }),
     }
 }
 
@@ -208,7 +214,7 @@ fn vlan(mode: &VlanMode) -> proto::Vlan {
     }
 }
 
-fn taken(netdev: String, take: Take) -> proto::NetdevDevice {
+fn taken(netdev: String, take: &Take) -> proto::NetdevDevice {
     match take {
         // Not by a packet socket: what a pod sends is not for the host, which would answer and forward it.
         Take::All => proto::NetdevDevice {
@@ -217,9 +223,12 @@ fn taken(netdev: String, take: Take) -> proto::NetdevDevice {
             mode: proto::NetdevMode::Xdp.into(),
             ..Default::default()
         },
-        Take::Tunnels => {
-            proto::NetdevDevice { netdev, udp_ports: vec![wire::geneve::PORT.into()], ..Default::default() }
-        }
+        Take::Ours { vlans } => proto::NetdevDevice {
+            netdev,
+            udp_ports: vec![wire::geneve::PORT.into()],
+            vlans: vlans.iter().map(|vlan| u32::from(*vlan)).collect(),
+            ..Default::default()
+        },
     }
 }
 
@@ -230,7 +239,7 @@ fn device(device: &Device) -> ProtoDevice {
             netdev: netdev.clone(),
             queues: *queues,
         }),
-        Device::Netdev { netdev, take } => ProtoDevice::Netdev(taken(netdev.clone(), *take)),
+        Device::Netdev { netdev, take } => ProtoDevice::Netdev(taken(netdev.clone(), take)),
         Device::Vduse { name } => ProtoDevice::Vduse(proto::VduseDevice { name: name.clone() }),
         Device::VhostUser { socket, role, queues } => {
             let owner = match role {
@@ -255,10 +264,10 @@ mod tests {
 
     #[test]
     fn taken_when_all_is_by_xdp_which_leaves_the_host_nothing() {
-        let device = taken("ens3f0_0".to_owned(), Take::All);
+        let device = taken("ens3f0_0".to_owned(), &Take::All);
         assert!(device.all && device.udp_ports.is_empty() && device.mode() == proto::NetdevMode::Xdp);
-        let device = taken("eth0".to_owned(), Take::Tunnels);
+        let device = taken("eth0".to_owned(), &Take::Ours { vlans: vec![7] });
         assert!(!device.all && device.mode() == proto::NetdevMode::Auto);
-        assert_eq!(device.udp_ports, [u32::from(wire::geneve::PORT)]);
+        assert_eq!((device.udp_ports, device.vlans), (vec![u32::from(wire::geneve::PORT)], vec![7]));
     }
 }

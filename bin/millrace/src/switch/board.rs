@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use local_api::switch_v1 as api;
 use vswitch::Program;
 use vswitch::program::{
-    GatewaySpec, HostSpec, IdentityNo, IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo,
-    PortSpec, Prefix, ProgramError, ProgramSpec, Scope, ServiceNo, ServiceSpec, UnderlaySpec, Via,
+    GatewaySpec, HostSpec, IdentityNo, IdentitySpec, LocalnetSpec, NetworkNo, NetworkSpec, PolicyNo,
+    PolicySpec, PortNo, PortSpec, Prefix, ProgramError, ProgramSpec, Scope, ServiceNo, ServiceSpec,
+    UnderlaySpec, Via,
 };
 use worker::{Datapath, Removal};
 
@@ -34,6 +35,7 @@ pub(super) struct Board {
 struct Asked {
     version: u64,
     networks: BTreeMap<NetworkNo, NetworkSpec>,
+    localnets: BTreeMap<NetworkNo, LocalnetSpec>,
     /// Why networks forward without the gateway, or the part on other nodes, that they were asked to have.
     network_faults: BTreeMap<NetworkNo, String>,
     underlay: Option<UnderlaySpec>,
@@ -186,6 +188,7 @@ impl Asked {
         let mut before = if everything { std::mem::take(&mut self.ports) } else { BTreeMap::new() };
         if everything {
             self.networks.clear();
+            self.localnets.clear();
             self.network_faults.clear();
         }
         self.version = request.to_version;
@@ -198,6 +201,7 @@ impl Asked {
         }
         for number in &request.delete_networks {
             self.networks.remove(&NetworkNo(*number));
+            self.localnets.remove(&NetworkNo(*number));
             self.network_faults.remove(&NetworkNo(*number));
         }
         for network in &request.put_networks {
@@ -234,6 +238,14 @@ impl Asked {
         }
         match network.overlay.as_ref().map(convert::overlay).transpose() {
             Ok(overlay) => spec.overlay = overlay.filter(|_| self.underlay.is_some()),
+            Err(error) => drop(self.network_faults.insert(number, error)),
+        }
+        self.localnets.remove(&number);
+        match network.localnet.as_ref().map(convert::localnet).transpose() {
+            Ok(localnet) => {
+                let localnet = localnet.filter(|_| self.underlay.is_some());
+                self.localnets.extend(localnet.map(|localnet| (number, localnet)));
+            }
             Err(error) => drop(self.network_faults.insert(number, error)),
         }
         self.networks.insert(number, spec);
@@ -314,10 +326,16 @@ impl Asked {
     fn drop_part(&mut self, error: &ProgramError) -> bool {
         match error {
             ProgramError::Gateway { network, .. } | ProgramError::Overlap { second: network, .. } => {
-                self.drop_of_network(network, error, |network| network.gateway.take().is_some())
+                let take = |network: &mut NetworkSpec| network.gateway.take().is_some();
+                drop_of_network((&mut self.networks, &mut self.network_faults), network, error, take)
             }
             ProgramError::Overlay { network, .. } => {
-                self.drop_of_network(network, error, |network| network.overlay.take().is_some())
+                let localnets = &mut self.localnets;
+                let take = |network: &mut NetworkSpec| {
+                    let in_vlan = localnets.remove(&network.number).is_some();
+                    network.overlay.take().is_some() || in_vlan
+                };
+                drop_of_network((&mut self.networks, &mut self.network_faults), network, error, take)
             }
             ProgramError::Node { .. } => self.drop_underlay(error),
             ProgramError::Service { service, .. }
@@ -326,23 +344,11 @@ impl Asked {
         }
     }
 
-    fn drop_of_network(
-        &mut self,
-        name: &str,
-        error: &ProgramError,
-        take: impl Fn(&mut NetworkSpec) -> bool,
-    ) -> bool {
-        let mut blamed = self.networks.values_mut().filter(|network| network.name == name);
-        let Some(network) = blamed.find_map(|network| take(network).then_some(network)) else { return false };
-        tracing::warn!(network = network.name, %error, "the network forwards without it");
-        self.network_faults.insert(network.number, error.to_string());
-        true
-    }
-
     /// All tunnels or none: which node's address is wrong is not known.
     fn drop_underlay(&mut self, error: &ProgramError) -> bool {
         tracing::warn!(%error, "there are no tunnels to other nodes");
         self.underlay_fault = Some(error.to_string());
+        self.localnets.clear();
         self.networks.values_mut().for_each(|network| {
             network.overlay = None;
             network.gateway.iter_mut().for_each(forget_nodes);
@@ -383,6 +389,7 @@ impl Asked {
         ProgramSpec {
             version: self.version,
             networks: self.networks.clone(),
+            localnets: self.localnets.clone(),
             ports: ports
                 .filter_map(|port| port.spec.as_ref().ok())
                 .map(|spec| (spec.number, spec.clone()))
@@ -408,6 +415,20 @@ impl Asked {
         let port = self.ports.get(&convert::port_no(number).ok()?)?;
         Some(api::PortResult { number, error: port.fault.clone().unwrap_or_default() })
     }
+}
+
+/// Leaves the part of a network out that `error` is about, which `take` takes.
+fn drop_of_network(
+    (networks, faults): (&mut BTreeMap<NetworkNo, NetworkSpec>, &mut BTreeMap<NetworkNo, String>),
+    name: &str,
+    error: &ProgramError,
+    mut take: impl FnMut(&mut NetworkSpec) -> bool,
+) -> bool {
+    let mut blamed = networks.values_mut().filter(|network| network.name == name);
+    let Some(network) = blamed.find_map(|network| take(network).then_some(network)) else { return false };
+    tracing::warn!(network = network.name, %error, "the network forwards without it");
+    faults.insert(network.number, error.to_string());
+    true
 }
 
 /// Leaves a gateway what is behind it here.

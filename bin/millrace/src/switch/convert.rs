@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use local_api::switch_v1 as api;
 use vswitch::program::{
-    GatewaySpec, HostSpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo, PortNo, PortSpec,
-    Prefix, RouteSpec, RouterNo, UnderlaySpec, Via, VlanId, VlanMode, Vni,
+    GatewaySpec, HostSpec, LocalnetSpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo,
+    PortNo, PortSpec, Prefix, RouteSpec, RouterNo, UnderlaySpec, Via, VlanId, VlanMode, Vni,
 };
 use vswitch::{Explanation, StationView};
 use worker::{Activity, Counters, Mode, PortView, QueueView, WorkerView};
@@ -33,6 +33,16 @@ pub(super) fn overlay(overlay: &api::Overlay) -> Result<OverlaySpec, String> {
     let vni = Vni::new(overlay.vni).ok_or_else(|| format!("VNI {} has more than 24 bits", overlay.vni))?;
     let &api::Overlay { floods, isolated, .. } = overlay;
     Ok(OverlaySpec { vni, port: port_no(overlay.port)?, floods, isolated })
+}
+
+/// A network's part in a VLAN of the uplink.
+///
+/// # Errors
+/// The first field that means nothing.
+pub(super) fn localnet(localnet: &api::Localnet) -> Result<LocalnetSpec, String> {
+    let vlan = u16::try_from(localnet.vlan).ok().and_then(VlanId::new);
+    let vlan = vlan.ok_or_else(|| format!("{} is no VLAN: 1 to 4094 are", localnet.vlan))?;
+    Ok(LocalnetSpec { vlan, port: port_no(localnet.port)? })
 }
 
 /// The other nodes.

@@ -73,6 +73,7 @@ fn network() -> api::Network {
         mac_limit: 100,
         gateway: None,
         overlay: None,
+        localnet: None,
     }
 }
 

@@ -84,6 +84,7 @@ impl Switch {
             mac_limit: 100,
             gateway: None,
             overlay: None,
+            localnet: None,
         };
         let request = ApplyRequest {
             from_version: 0,

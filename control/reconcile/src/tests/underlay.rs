@@ -50,7 +50,10 @@ fn the_switch_is_told_the_nodes_to_which_there_is_a_way_and_what_is_behind_them(
     let nodes: Vec<_> = underlay.nodes.values().map(|node| (node.number.0, node.next_hop)).collect();
     assert_eq!(nodes, [(2, Some(station(2)))]);
     let uplink = told.put_ports.iter().find(|port| port.spec.number == underlay.port).unwrap();
-    assert_eq!(uplink.device, Device::Netdev { netdev: "eth0".into(), take: Take::Tunnels });
+    assert_eq!(
+        uplink.device,
+        Device::Netdev { netdev: "eth0".into(), take: Take::Ours { vlans: Vec::new() } }
+    );
     let network = |name: &str| told.put_networks.iter().find(|network| network.name == name).unwrap();
     let gateway = network("blue").gateway.clone().unwrap();
     assert_eq!(gateway.addresses[0].to_string(), "10.128.1.1/24");

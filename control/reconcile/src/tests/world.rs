@@ -347,7 +347,7 @@ impl State {
             }
             Device::Netdev { netdev, take: Take::All } => self.take(port, netdev)?,
             // The node's own: nothing is made.
-            Device::Netdev { take: Take::Tunnels, .. } => {}
+            Device::Netdev { take: Take::Ours { .. }, .. } => {}
             Device::VhostUser { socket, role, .. } => {
                 if !self.dirs.contains(socket.parent().unwrap()) {
                     return Err(format!("no directory for {}", socket.display()));

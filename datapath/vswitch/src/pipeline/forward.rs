@@ -65,9 +65,10 @@ fn unicast(
 ) -> Result<Actions, DropReason> {
     let (destination, port, node) = to;
     let program = walk.scene.program;
-    walk.say("forward", || match node {
-        None => format!("{destination} is behind port {}", port.number.0),
-        Some(node) => format!("{destination} is on node {}", program.node_name(node)),
+    walk.say("forward", || match (node, port.uplink_vlan) {
+        (None, None) => format!("{destination} is behind port {}", port.number.0),
+        (None, Some(vlan)) => format!("{destination} is in VLAN {} of the uplink", vlan.get()),
+        (Some(node), _) => format!("{destination} is on node {}", program.node_name(node)),
     });
     if port.number == walk.scene.ingress.number {
         return Err(DropReason::SamePort);
@@ -77,6 +78,10 @@ fn unicast(
     }
     if let (Some(node), Some(vni)) = (node, port.vni) {
         return Ok(of(admitted, Output::Tunnel(Tunnel { node, vni })));
+    }
+    if let Some(vlan) = port.uplink_vlan {
+        let output = Output::Port { port: program.uplink(), tagged: true, mtu_bytes: port.mtu_bytes };
+        return Ok(Actions { vlan: vlan.get(), ..of(admitted, output) });
     }
     let tagged = port.tags(admitted.vlan);
     Ok(of(admitted, Output::Port { port: port.number, tagged, mtu_bytes: port.mtu_bytes }))

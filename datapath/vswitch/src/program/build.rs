@@ -8,10 +8,10 @@ use wire::MacAddr;
 
 use super::tables::{Carries, Security, VlanSet};
 use super::{
-    Domain, DomainNo, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec, Node, NodeNo,
-    Port, PortNo, PortSpec, Program, ProgramError, ProgramSpec, Tunnel, Underlay, VlanMode,
+    Domain, DomainNo, LocalnetSpec, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec,
+    Node, NodeNo, Port, PortNo, PortSpec, Program, ProgramError, ProgramSpec, Tunnel, Underlay, VlanMode,
 };
-use super::{policy, routers, service, underlay};
+use super::{localnet, policy, routers, service, underlay};
 
 impl Program {
     /// Checks `spec` and derives the lookups.
@@ -25,6 +25,8 @@ impl Program {
             check_port(&spec, port)?;
             by_network.entry(port.network).or_default().push(port);
         }
+        let mut underlay = underlay::build(&spec)?;
+        localnet::add(&spec, &mut underlay)?;
         let mut program = Program {
             spec: ProgramSpec::default(),
             ports: Vec::new(),
@@ -32,14 +34,14 @@ impl Program {
             domains: Vec::new(),
             routers: HashMap::new(),
             hops: Vec::new(),
-            underlay: underlay::build(&spec)?,
+            underlay,
             host: None,
             policies: policy::build(&spec)?,
             services: service::build(&spec)?,
         };
         for network in spec.networks.values() {
             let specs = by_network.get(&network.number).map_or(&[][..], Vec::as_slice);
-            add_network(&mut program, network, specs)?;
+            add_network(&mut program, network, (specs, spec.localnets.get(&network.number)))?;
         }
         routers::add(&mut program, &spec)?;
         program.spec = spec;
@@ -79,12 +81,19 @@ pub(super) fn is_source(ip: IpAddr) -> bool {
 }
 
 /// Adds a network with its ports, its domains and its stations to `program`.
-fn add_network(program: &mut Program, spec: &NetworkSpec, specs: &[&PortSpec]) -> Result<(), ProgramError> {
+fn add_network(
+    program: &mut Program,
+    spec: &NetworkSpec,
+    (specs, localnet): (&[&PortSpec], Option<&LocalnetSpec>),
+) -> Result<(), ProgramError> {
     let transparent = specs.iter().all(|port| port.vlan == VlanMode::Access(None));
     let ports: Vec<Port> = specs.iter().map(|port| derive_port(port, transparent)).collect();
     let overlay = spec.overlay.as_ref();
     let overlay = overlay.map(|overlay| underlay::port(spec.number, spec.mac_limit, overlay, transparent));
-    let remote = remote_members(spec, program.underlay());
+    let localnet = localnet.map(|localnet| localnet::port(spec, localnet, transparent));
+    let stand_in = overlay.or(localnet);
+    let mut remote = remote_members(spec, program.underlay());
+    remote.extend(stand_in.as_ref().filter(|port| port.uplink_vlan.is_some()).map(vlan_member));
     let (named, unnamed) = add_domains(&mut program.domains, &ports, &remote);
     let mut stations: HashMap<MacAddr, Vec<PortNo>> = HashMap::new();
     for (port, port_spec) in ports.into_iter().zip(specs) {
@@ -105,8 +114,8 @@ fn add_network(program: &mut Program, spec: &NetworkSpec, specs: &[&PortSpec]) -
         }
         place(&mut program.ports, port);
     }
-    if let Some(overlay) = overlay {
-        place(&mut program.ports, overlay);
+    if let Some(stand_in) = stand_in {
+        place(&mut program.ports, stand_in);
     }
     let network = Network {
         number: spec.number,
@@ -131,6 +140,18 @@ fn place(ports: &mut Vec<Option<Box<Port>>>, port: Port) {
     ports[index] = Some(Box::new(port));
 }
 
+/// Whoever is in a VLAN behind the uplink, as one receiver of floods in no VLAN.
+fn vlan_member(port: &Port) -> Member {
+    Member {
+        port: port.number,
+        tunnel: None,
+        uplink_vlan: port.uplink_vlan,
+        tagged: true,
+        mtu_bytes: port.mtu_bytes,
+        isolated: port.isolated,
+    }
+}
+
 /// The other nodes as receivers of floods in no VLAN.
 fn remote_members(spec: &NetworkSpec, underlay: Option<&Underlay>) -> Vec<Member> {
     let (Some(overlay), Some(underlay)) = (spec.overlay.as_ref().filter(|it| it.floods), underlay) else {
@@ -139,6 +160,7 @@ fn remote_members(spec: &NetworkSpec, underlay: Option<&Underlay>) -> Vec<Member
     let member = |(number, node): (NodeNo, &Node)| Member {
         port: overlay.port,
         tunnel: Some(Tunnel { node: number, vni: overlay.vni }),
+        uplink_vlan: None,
         tagged: false,
         mtu_bytes: node.mtu_bytes,
         isolated: overlay.isolated,
@@ -166,6 +188,7 @@ fn derive_port(spec: &PortSpec, transparent: bool) -> Port {
         mtu_bytes: spec.mtu_bytes,
         policy: spec.policy,
         vni: None,
+        uplink_vlan: None,
     }
 }
 
@@ -188,6 +211,7 @@ fn add_domains(
         let member = |vlan: u16| Member {
             port: port.number,
             tunnel: None,
+            uplink_vlan: None,
             tagged: port.tags(vlan),
             mtu_bytes: port.mtu_bytes,
             isolated: port.isolated,

@@ -7,6 +7,7 @@
 
 mod build;
 mod host;
+mod localnet;
 mod policy;
 mod router;
 mod routers;
@@ -21,6 +22,7 @@ use wire::MacAddr;
 
 pub(crate) use host::Host;
 pub use host::HostSpec;
+pub use localnet::LocalnetSpec;
 pub use policy::{
     IdentityNo, IdentitySpec, PolicyNo, PolicySpec, PortRangeSpec, RuleAction, RuleSpec, Scope, TierSpec,
 };
@@ -136,6 +138,8 @@ pub struct ProgramSpec {
     pub ports: BTreeMap<PortNo, PortSpec>,
     /// The other nodes.
     pub underlay: Option<UnderlaySpec>,
+    /// Networks that go on in VLANs of the uplink.
+    pub localnets: BTreeMap<NetworkNo, LocalnetSpec>,
     /// The node itself, if it is on a network.
     pub host: Option<HostSpec>,
     /// All policies.

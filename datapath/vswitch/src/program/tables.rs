@@ -105,6 +105,8 @@ pub(crate) struct Port {
     pub(crate) policy: Option<PolicyNo>,
     /// It stands for all other nodes of the network with this identifier.
     pub(crate) vni: Option<Vni>,
+    /// It stands for what is in this VLAN behind the uplink.
+    pub(crate) uplink_vlan: Option<VlanId>,
 }
 
 /// The addresses that a port's stations may use.
@@ -206,6 +208,8 @@ pub(crate) struct Member {
     pub(crate) port: PortNo,
     /// The tunnel to it, if it is on another node.
     pub(crate) tunnel: Option<Tunnel>,
+    /// Its VLAN behind the uplink, if it stands for one.
+    pub(crate) uplink_vlan: Option<VlanId>,
     pub(crate) tagged: bool,
     pub(crate) mtu_bytes: u32,
     pub(super) isolated: bool,

@@ -9,7 +9,7 @@ use wire::geneve;
 
 use super::build::is_source;
 use super::tables::Carries;
-use super::{NetworkNo, NetworkSpec, Port, PortNo, Program, ProgramError, ProgramSpec};
+use super::{NetworkNo, NetworkSpec, Port, PortNo, Program, ProgramError, ProgramSpec, VlanId};
 use crate::tunnel::Outer;
 
 /// Another node's number: assigned by control, stable while the node lives.
@@ -82,6 +82,7 @@ pub(crate) struct Underlay {
     by_address: HashMap<IpAddr, NodeNo>,
     own: HashSet<IpAddr>,
     by_vni: HashMap<Vni, PortNo>,
+    pub(super) by_vlan: HashMap<VlanId, PortNo>,
 }
 
 /// Another node, as the stages see it.
@@ -126,6 +127,11 @@ impl Underlay {
     pub(crate) fn port_of(&self, vni: Vni) -> Option<PortNo> {
         self.by_vni.get(&vni).copied()
     }
+
+    /// The port that stands for what is in `vlan` behind the uplink.
+    pub(crate) fn port_of_vlan(&self, vlan: u16) -> Option<PortNo> {
+        self.by_vlan.get(&VlanId::new(vlan)?).copied()
+    }
 }
 
 /// Checks the underlay of `spec` and derives its lookups.
@@ -143,6 +149,7 @@ pub(super) fn build(spec: &ProgramSpec) -> Result<Option<Underlay>, ProgramError
         by_address: HashMap::new(),
         own: HashSet::new(),
         by_vni: HashMap::new(),
+        by_vlan: HashMap::new(),
     };
     for (filed, node) in &underlay.nodes {
         check_node(*filed, node)?;
@@ -212,7 +219,7 @@ fn check_overlay(
     Ok(())
 }
 
-fn overlay_error(network: &NetworkSpec, what: &'static str) -> ProgramError {
+pub(super) fn overlay_error(network: &NetworkSpec, what: &'static str) -> ProgramError {
     ProgramError::Overlay { network: network.name.clone(), what }
 }
 
@@ -222,18 +229,25 @@ fn node_error(node: &NodeSpec, what: String) -> ProgramError {
 
 /// The port that stands for other nodes in a network.
 pub(super) fn port(network: NetworkNo, mac_limit: u32, overlay: &OverlaySpec, transparent: bool) -> Port {
+    let port = stand_in(network, overlay.port, mac_limit, transparent);
+    Port { isolated: overlay.isolated, vni: Some(overlay.vni), ..port }
+}
+
+/// A port without a device, for those behind the uplink.
+pub(super) fn stand_in(network: NetworkNo, number: PortNo, mac_limit: u32, transparent: bool) -> Port {
     Port {
-        number: overlay.port,
+        number,
         network,
         carries: Carries::Access(0),
         transparent,
-        isolated: overlay.isolated,
+        isolated: false,
         security: None,
         mac_limit,
         // Each node has its own.
         mtu_bytes: super::MAX_MTU_BYTES,
         policy: None,
-        vni: Some(overlay.vni),
+        vni: None,
+        uplink_vlan: None,
     }
 }
 

@@ -7,6 +7,7 @@ mod gateway;
 mod habit;
 mod host;
 mod limits;
+mod localnet;
 mod overlay;
 mod policy;
 mod security;
