@@ -12,7 +12,7 @@ Examples:
   millrace agent --networks networks.yaml        attach pods to the networks of a file
   millrace get ports                             what is attached, and what moved
   millrace get drops                             which packets ended here, and why
-  millrace trace --port POD/eth0 --to 10.1.0.7 --tcp 40000,80
+  millrace trace --from shop/web --to 10.1.0.7 --tcp 80   what happens to a packet, and why
   millrace top                                   live rates
   millrace doctor                                what this node can do, and what it lacks";
 

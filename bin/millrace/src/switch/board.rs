@@ -11,11 +11,11 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use local_api::switch_v1 as api;
-use vswitch::Program;
 use vswitch::program::{
-    IdentityNo, IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix,
+    IdentityNo, IdentitySpec, NetworkNo, NetworkSpec, NodeNo, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix,
     ProgramError, ProgramSpec, Scope, ServiceNo, ServiceSpec, UnderlaySpec,
 };
+use vswitch::{Entrance, Program};
 use worker::{Datapath, Removal};
 
 use super::devices::{Devices, differs, is_same_object};
@@ -152,6 +152,25 @@ impl Board {
             ports: asked.ports.iter().map(state).collect(),
             total: Some(convert::counters(&self.datapath.counters().total)),
         }
+    }
+
+    /// The networks that were asked for.
+    pub(super) fn networks(&self) -> api::ListNetworksResponse {
+        let networks = self.asked().networks.values().map(convert::network_back).collect();
+        api::ListNetworksResponse { networks }
+    }
+
+    /// What would happen to a frame that comes in now; `None` if it cannot come in so.
+    pub(super) fn trace(&self, entrance: Entrance, frame: &[u8]) -> Option<api::TraceResponse> {
+        let nodes = self.asked().underlay.as_ref().map(|underlay| underlay.nodes.clone());
+        if entrance == Entrance::Uplink && nodes.is_none() {
+            return None;
+        }
+        let name = |node: NodeNo| {
+            let spec = nodes.as_ref().and_then(|nodes| nodes.get(&node));
+            spec.map_or_else(|| node.0.to_string(), |spec| spec.name.clone())
+        };
+        Some(convert::explanation(self.datapath.trace(entrance, frame)?, name))
     }
 
     /// The version that the datapath forwards by; 0: none was asked for yet.

@@ -7,9 +7,9 @@ use std::str::FromStr;
 use local_api::switch_v1 as api;
 use vswitch::program::{
     GatewaySpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo, PortNo, PortSpec, Prefix,
-    RouteSpec, RouterNo, UnderlaySpec, VlanId, VlanMode, Vni,
+    RouteSpec, RouterNo, Tunnel, UnderlaySpec, VlanId, VlanMode, Vni,
 };
-use vswitch::{Explanation, StationView};
+use vswitch::{Departure, Egress, Explanation, StationView};
 use worker::{Activity, Counters, Mode, PortView, QueueView, WorkerView};
 
 /// The network as the datapath knows it, without its gateway.
@@ -233,12 +233,54 @@ pub(super) fn station(view: &StationView) -> api::Station {
     }
 }
 
-/// An explanation, in the words of the socket.
-pub(super) fn explanation(explanation: Explanation) -> api::TraceResponse {
+/// An explanation, in the words of the socket; `node_name` says what nodes are called.
+pub(super) fn explanation(
+    explanation: Explanation,
+    node_name: impl Fn(NodeNo) -> String,
+) -> api::TraceResponse {
     let step = |step: vswitch::Step| api::TraceStep { stage: step.stage.to_owned(), sentence: step.sentence };
     api::TraceResponse {
         steps: explanation.steps.into_iter().map(step).collect(),
-        out_ports: explanation.outputs.iter().map(|(port, _)| port.0.into()).collect(),
         drop_reason: explanation.drop.map(|reason| reason.label().to_owned()).unwrap_or_default(),
+        outputs: explanation.outputs.into_iter().map(|out| departure(out, &node_name)).collect(),
+        denied_by: explanation.denied_by.unwrap_or_default(),
     }
+}
+
+fn departure(out: Departure, node_name: impl Fn(NodeNo) -> String) -> api::TraceOutput {
+    let frame = out.bytes[out.outer_bytes..].to_vec();
+    let tunnel = match out.egress {
+        Egress::Tunnel(Tunnel { node, vni }) => {
+            Some(api::TraceTunnel { node: node_name(node), vni: vni.get(), frame: out.bytes })
+        }
+        Egress::Plain | Egress::Tag(_) | Egress::ServiceTag(_) => None,
+    };
+    api::TraceOutput { port: out.port.0.into(), frame, is_answer: out.is_answer, tunnel }
+}
+
+/// The network, in the words of the socket.
+pub(super) fn network_back(spec: &NetworkSpec) -> api::Network {
+    let gateway = |gateway: &GatewaySpec| api::Gateway {
+        mac: gateway.mac.to_string(),
+        addresses: gateway.addresses.iter().map(Prefix::to_string).collect(),
+        router: gateway.router.0,
+        routes: gateway.routes.iter().map(route_back).collect(),
+    };
+    let overlay = |overlay: &OverlaySpec| {
+        let &OverlaySpec { vni, port, floods, isolated } = overlay;
+        api::Overlay { vni: vni.get(), port: port.0.into(), floods, isolated }
+    };
+    api::Network {
+        number: spec.number.0,
+        name: spec.name.clone(),
+        flood_unknown: spec.flood_unknown,
+        mac_age_ms: spec.mac_age_ms,
+        mac_limit: spec.mac_limit,
+        gateway: spec.gateway.as_ref().map(gateway),
+        overlay: spec.overlay.as_ref().map(overlay),
+    }
+}
+
+fn route_back(route: &RouteSpec) -> api::Route {
+    api::Route { to: route.to.to_string(), node: route.node.0.into() }
 }
