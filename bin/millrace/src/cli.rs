@@ -44,7 +44,7 @@ enum Command {
     Top(top::TopArgs),
     /// See what this node can do, and what to do about the rest
     Doctor(doctor::DoctorArgs),
-    /// See a node work: three pods, pings, TCP, 64-byte packets and one explained packet
+    /// See it work, without a cluster: pods on one node beside the kernel, then two nodes with a service and a policy
     Demo(demo::DemoArgs),
     /// Measure, beside a peer in the same run
     #[command(subcommand)]
