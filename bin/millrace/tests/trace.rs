@@ -3,7 +3,7 @@
 mod node;
 
 use node::cluster::{Cluster, Family};
-use node::{Node, Pod, possible};
+use node::{Node, Pod, possible, wait_for};
 use serde_json::Value;
 
 const SHOP: &str = "
@@ -62,6 +62,11 @@ fn assert_in_order(text: &str, lines: &[&str]) {
     }
 }
 
+/// Waits until the first node's switch was told the way to the second.
+fn wait_for_way(one: &Node, asked: &str) {
+    wait_for("the way to node-2", || says(one, asked).contains("Sent to node node-2"));
+}
+
 /// Two nodes, with the pods `client` and `stranger` of the shop on one and `web` on the other.
 fn shop() -> (Cluster, Vec<Pod>) {
     let cluster = Cluster::start(2, Family::V4, SHOP);
@@ -75,6 +80,7 @@ fn shop() -> (Cluster, Vec<Pod>) {
         attach(0, "stranger", [10, 128, 2, 3]),
         attach(1, "web", [10, 128, 4, 2]),
     ];
+    wait_for_way(&cluster.nodes[0], "trace --from shop/client --to 172.30.0.10 --tcp 80");
     (cluster, pods)
 }
 
@@ -164,6 +170,7 @@ fn a_flood_of_a_layer_2_network_is_followed_to_the_other_node() {
     let at_far = cluster.nodes[1].add(&far, "flat").ipv4();
     let one = &cluster.nodes[0];
     let other = format!("--node node-2={}", cluster.nodes[1].run_dir().display());
+    wait_for_way(one, &format!("trace --from lab/near --to lab/far {other}"));
     for to in ["lab/far", &at_far.to_string()] {
         let told = says(one, &format!("trace --from lab/near --to {to} {other}"));
         assert_in_order(

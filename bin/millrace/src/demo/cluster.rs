@@ -75,7 +75,7 @@ impl Cluster {
         };
         let nodes = [start(0)?, start(1)?];
         for node in &nodes {
-            wait_for("the way to the other node", || node.reaches_others())?;
+            wait_for("the way to the other node", || Ok(node.reaches_others()? && node.uplink()?.is_some()))?;
         }
         Ok(Cluster { nodes, _hosts: hosts, _underlay: underlay })
     }

@@ -213,16 +213,16 @@ impl Node {
         Ok(others.all(|node| node["next_hop"].as_str().is_some_and(|mac| !mac.is_empty())))
     }
 
-    /// How packets are taken from its uplink, in words.
-    pub(super) fn uplink(&self) -> Result<String> {
+    /// How packets are taken from its uplink, in words; `None` while the switch has none.
+    pub(super) fn uplink(&self) -> Result<Option<String>> {
         let answer = self.json("ports")?;
         let ports = answer["ports"].as_array().context("ports")?;
-        let uplink = ports.iter().find(|port| port["name"] == "uplink");
-        let detail = uplink.and_then(|port| port["detail"].as_str()).context("there is no uplink")?;
+        let uplink = ports.iter().find(|port| port["name"] == "uplink" && port["link_up"] == true);
+        let Some(detail) = uplink.and_then(|port| port["detail"].as_str()) else { return Ok(None) };
         let (netdev, how) = detail.split_once(": ").unwrap_or((detail, ""));
         // `auto` takes XDP where it is allowed and the driver leaves packets in the switch's memory: a veth's does not.
         let how = if how.starts_with("packet") { "a packet socket (no zero-copy XDP here)" } else { "XDP" };
-        Ok(format!("{netdev}, by {how}"))
+        Ok(Some(format!("{netdev}, by {how}")))
     }
 
     /// Frames and busy cycles of all workers.

@@ -49,7 +49,8 @@ impl Shop {
         let cluster = Cluster::start(folder, cpu)?;
         outcome("ready");
         for node in &cluster.nodes {
-            detail(&format!("{}  sends and takes tunnels by {}", node.name(), node.uplink()?));
+            let uplink = node.uplink()?.context("the uplink is gone")?;
+            detail(&format!("{}  sends and takes tunnels by {uplink}", node.name()));
         }
         steps.begin("five pods are attached, three on node-1 and two on node-2");
         outcome("");
