@@ -12,7 +12,7 @@ Examples:
   millrace agent --networks networks.yaml        attach pods to the networks of a file
   millrace get ports                             what is attached, and what moved
   millrace get drops                             which packets ended here, and why
-  millrace trace --port POD/eth0 --to 10.1.0.7 --tcp 40000,80
+  millrace trace --from shop/web --to 10.1.0.7 --tcp 80   what happens to a packet, and why
   millrace top                                   live rates
   millrace doctor                                what this node can do, and what it lacks";
 
@@ -44,7 +44,7 @@ enum Command {
     Top(top::TopArgs),
     /// See what this node can do, and what to do about the rest
     Doctor(doctor::DoctorArgs),
-    /// See a node work: three pods, pings, TCP, 64-byte packets and one explained packet
+    /// See it work, without a cluster: pods on one node beside the kernel, then two nodes with a service and a policy
     Demo(demo::DemoArgs),
     /// Measure, beside a peer in the same run
     #[command(subcommand)]

@@ -12,6 +12,7 @@ mod get;
 mod logging;
 mod output;
 mod run_dir;
+mod said;
 mod switch;
 mod top;
 mod trace;

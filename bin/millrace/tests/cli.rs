@@ -45,7 +45,7 @@ fn trace_when_a_packet_is_described_says_where_it_goes() {
         String::from_utf8(output.stdout).unwrap()
     };
     let told = run(&format!("trace --port {} --to {} --tcp 40000,80", name(0), at_b.ipv4()));
-    assert!(told.ends_with(&format!("Sent to {}.\n", name(1))), "{told}");
+    assert!(told.contains(&format!("\n  Sent to {}: TCP from ", name(1))), "{told}");
     let told = run(&format!("trace --port {} --from 02:ff:ff:ff:ff:ff --to {}", name(0), at_b.ipv4()));
     assert!(told.contains("Dropped (spoofed_mac)"), "{told}");
 

@@ -130,21 +130,24 @@ pub(crate) struct Handled<'a> {
 }
 
 impl Handled<'_> {
-    /// Sends the packet on to `hop`, or says why not. True if it is sent.
+    /// Sends the packet on to `hop`, or says why not.
+    ///
+    /// # Errors
+    /// Why not: its sender is told, or it is dropped.
     #[inline(never)]
     pub(crate) fn route(
         mut self,
         hop: HopNo,
         budget: &mut Budget,
         (out, report): (&mut Outputs, &mut ProcessReport),
-    ) -> bool {
+    ) -> Result<(), DropReason> {
         let Some(hop) = self.program.hop(hop) else {
             report.drops.add(DropReason::NoNeighbor, 1);
-            return false;
+            return Err(DropReason::NoNeighbor);
         };
         if let Err(complaint) = self.pass(hop.mtu_bytes) {
             self.answer(Answer::Complain(complaint), budget, (out, report));
-            return false;
+            return Err(complaint.reason());
         }
         let head = self.burst.head_mut(self.frame);
         head[..6].copy_from_slice(&hop.mac.0);
@@ -153,7 +156,7 @@ impl Handled<'_> {
             None => out.push(hop.port, Egress::Plain, self.frame),
             Some(tunnel) => out.push(self.program.uplink(), Egress::Tunnel(tunnel), self.frame),
         }
-        true
+        Ok(())
     }
 
     /// Takes one hop off, where that is not done yet: the gateway is one router on all nodes.

@@ -30,7 +30,7 @@ mod time;
 mod tunnel;
 
 pub use cache::CacheSizes;
-pub use explain::{Explanation, Step};
+pub use explain::{Departure, Entrance, Explanation, Step};
 pub use flows::FlowView;
 pub use outputs::{Egress, Group, Outputs, Undo};
 pub use program::Program;

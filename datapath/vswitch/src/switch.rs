@@ -14,7 +14,7 @@ use wire::{EtherType, vlan};
 
 use crate::actions::{Actions, Output};
 use crate::cache::{Alike, Cache, CacheSizes, Habit, Level, NOWHERE};
-use crate::conntrack::{Fault, Handle, Observed, Sight, rewrite};
+use crate::conntrack::{Fault, Handle, Observed, Sight, Tuple, rewrite};
 use crate::gateway::{Budget, Handled};
 use crate::outputs::{Outputs, pop_tag};
 use crate::parse::{Packet, Raw, parse};
@@ -203,6 +203,69 @@ fn vlan_of(head: &[u8]) -> Option<u16> {
     Some(tag.tci().vlan_id())
 }
 
+/// What becomes of a frame when its decision is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// What was decided.
+    GoesOn,
+    /// Its answer is in its place, as was decided.
+    Answered,
+    /// It cannot be routed as it is: its sender is told, in its place, or it is dropped.
+    Refused(DropReason),
+}
+
+/// Carries `actions` out on frame `frame` of `burst`, which says `packet`.
+#[inline(always)]
+pub(crate) fn carry_out(
+    actions: &Actions,
+    (scene, packet): (&Scene<'_>, &Packet),
+    (burst, frame): (&mut Burst, usize),
+    budget: &mut Budget,
+    (out, report): (&mut Outputs, &mut ProcessReport),
+) -> Outcome {
+    let Scene { program, network, now, .. } = *scene;
+    let origin = scene.origin();
+    let handled = |burst| Handled { burst, frame, packet, origin, network: network.number, program, now };
+    match actions.output {
+        // A complaint is about the packet that was sent: translated is what goes on.
+        Output::Route(hop) => match handled(burst).route(hop, budget, (out, report)) {
+            Ok(()) => Outcome::GoesOn,
+            Err(reason) => Outcome::Refused(reason),
+        },
+        Output::Answer(answer) => {
+            handled(burst).answer(answer, budget, (out, report));
+            Outcome::Answered
+        }
+        _ => {
+            actions.perform((burst, frame), (packet, origin), program, (out, report));
+            Outcome::GoesOn
+        }
+    }
+}
+
+/// Gives frame `frame` of `burst` the addresses and ports that packets of `connection` leave with.
+#[inline(never)]
+pub(crate) fn translate(
+    (scene, packet): (&Scene<'_>, &Packet),
+    connection: Handle,
+    (burst, frame): (&mut Burst, usize),
+) {
+    let connections = scene.shared.connections();
+    if let Some(error) = sight(packet, burst, frame).error(scene.zone()) {
+        let checksum = burst.offload(frame).checksum;
+        connections.translate_error(connection, &error, burst.head_mut(frame), checksum);
+    } else if let Some(to) = connections.translated(connection) {
+        readdress(packet, &to, (burst, frame));
+    }
+}
+
+/// Gives frame `frame` of `burst` the addresses and ports of `to`.
+pub(crate) fn readdress(packet: &Packet, to: &Tuple, (burst, frame): (&mut Burst, usize)) {
+    let layout = sight(packet, burst, frame).layout();
+    let checksum = burst.offload(frame).checksum;
+    rewrite(burst.head_mut(frame), layout, checksum, to);
+}
+
 /// A burst of which not every frame looks as its port's usually do. They are taken one after the other, so that those
 /// which leave by one port stay in order.
 struct Mixed<'a> {
@@ -280,35 +343,9 @@ impl Mixed<'_> {
     ) {
         let actions = self.decide(foreseen, burst, frame, report);
         let packet = &self.packets[frame];
-        let Scene { program, network, now, .. } = self.scene;
-        let origin = self.scene.origin();
-        let handled = |burst| Handled { burst, frame, packet, origin, network: network.number, program, now };
-        match actions.output {
-            Output::Route(host) => {
-                // The complaint is about the packet that was sent: translated is what goes on.
-                if !handled(burst).route(host, self.budget, (out, report)) {
-                    return;
-                }
-            }
-            Output::Answer(answer) => return handled(burst).answer(answer, self.budget, (out, report)),
-            _ => actions.perform((burst, frame), (packet, origin), program, (out, report)),
-        }
-        if let Some(connection) = actions.connection.filter(|_| actions.translate) {
-            self.translate(frame, connection, burst);
-        }
-    }
-
-    /// Gives frame `frame` the addresses and ports that packets of `connection` leave with.
-    #[inline(never)]
-    fn translate(&self, frame: usize, connection: Handle, burst: &mut Burst) {
-        let connections = self.scene.shared.connections();
-        let sight = sight(&self.packets[frame], burst, frame);
-        let checksum = burst.offload(frame).checksum;
-        if let Some(error) = sight.error(self.scene.zone()) {
-            connections.translate_error(connection, &error, burst.head_mut(frame), checksum);
-        } else if let Some(to) = connections.translated(connection) {
-            let layout = sight.layout();
-            rewrite(burst.head_mut(frame), layout, checksum, &to);
+        let outcome = carry_out(&actions, (&self.scene, packet), (burst, frame), self.budget, (out, report));
+        if let (Outcome::GoesOn, true, Some(connection)) = (outcome, actions.translate, actions.connection) {
+            translate((&self.scene, packet), connection, (burst, frame));
         }
     }
 

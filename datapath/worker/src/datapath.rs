@@ -16,7 +16,7 @@ use std::time::Instant;
 use ports::{Device, DeviceHandle, Link, RxQueue, cycles};
 use rustix::thread::Pid;
 use vswitch::program::{PortNo, ProgramSpec};
-use vswitch::{Explanation, FlowView, Now, Program, Shared, StationView, Switch};
+use vswitch::{Entrance, Explanation, FlowView, Now, Program, Shared, StationView, Switch};
 
 use crate::counters::{Counters, Ledger, PortCells, WorkerCells, WorkerView};
 use crate::entry::{Entry, QueueCells, QueueId, Quiet};
@@ -431,12 +431,12 @@ impl Datapath {
         stations
     }
 
-    /// Explains what would happen to a frame of these bytes that comes in by `port`, without sending it. `None` after
+    /// Explains what would happen to a frame of these bytes that comes in now, without sending it. `None` after
     /// [`Datapath::shutdown`].
-    pub fn trace(&self, port: PortNo, bytes: &[u8]) -> Option<Explanation> {
+    pub fn trace(&self, entrance: Entrance, bytes: &[u8]) -> Option<Explanation> {
         let (bytes, now) = (bytes.to_vec(), self.now());
         let first = self.workers.first()?;
-        let explain = move |worker: &mut Worker| worker.forwarder.switch.explain(port, &bytes, now);
+        let explain = move |worker: &mut Worker| worker.forwarder.switch.explain(entrance, &bytes, now);
         first.outbox.ask(explain).recv().ok()
     }
 

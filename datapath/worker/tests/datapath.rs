@@ -11,6 +11,7 @@ use frame::{Burst, DropReason, Offload};
 use ports::fault::{self, Faults};
 use ports::mem::{self, MemSpec};
 use ports::{Device, DeviceHandle, Link, PollReport, RxQueue, SendReport, TxQueue, Waker};
+use vswitch::Entrance;
 use vswitch::program::PortNo;
 use wire::MacAddr;
 use worker::{AddPortError, Config, Datapath, Mode, QueueId, Removal, StartError, allowed_cpus};
@@ -325,9 +326,10 @@ fn a_trace_and_the_dumps_answer_while_workers_sleep() {
     assert!(sender.inject(frame(1, mac(2), 60)));
     assert!(receiver.recv(PATIENCE).is_some());
     wait_until("the workers sleep", || datapath.workers().iter().all(|w| w.activity.mode == Mode::Sleeping));
-    let explained = datapath.trace(PortNo(1), &frame(1, mac(2), 60)).unwrap();
-    assert_eq!(explained.outputs.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [PortNo(2)]);
-    assert_eq!(datapath.trace(PortNo(1), &frame(2, mac(2), 60)).unwrap().drop, Some(DropReason::SpoofedMac));
+    let explained = datapath.trace(Entrance::Port(PortNo(1)), &frame(1, mac(2), 60)).unwrap();
+    assert_eq!(explained.outputs.iter().map(|out| out.port).collect::<Vec<_>>(), [PortNo(2)]);
+    let spoofed = datapath.trace(Entrance::Port(PortNo(1)), &frame(2, mac(2), 60)).unwrap();
+    assert_eq!(spoofed.drop, Some(DropReason::SpoofedMac));
     assert!(datapath.flows(10).total >= 1);
     assert_eq!(datapath.stations().len(), 2);
     assert!(datapath.link(PortNo(1)).unwrap().up && datapath.link(PortNo(7)).is_none());
@@ -357,6 +359,6 @@ fn a_datapath_that_was_shut_down_answers_without_hanging() {
     datapath.shutdown();
     assert!(!peer.is_retired());
     datapath.set_program(program(1, &[1], true));
-    assert!(datapath.trace(PortNo(1), &[0; 60]).is_none());
+    assert!(datapath.trace(Entrance::Port(PortNo(1)), &[0; 60]).is_none());
     assert!(datapath.flows(1).flows.is_empty() && datapath.ports().is_empty());
 }

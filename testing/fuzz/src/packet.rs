@@ -7,7 +7,7 @@ use frame::{Burst, Checksum, Gso, GsoKind, Offload};
 use vswitch::program::{
     GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, ProgramSpec, RouterNo, VlanId, VlanMode,
 };
-use vswitch::{CacheSizes, Now, Outputs, ProcessReport, Program, Shared, Switch};
+use vswitch::{CacheSizes, Entrance, Now, Outputs, ProcessReport, Program, Shared, Switch};
 use wire::MacAddr;
 
 use crate::input::Input;
@@ -50,7 +50,7 @@ impl World {
             let len = usize::from(input.u16() & 0x3ff);
             let frame = input.bytes(len).to_vec();
             // The explanation walks the same stages and must not panic either.
-            let explanation = self.switch.explain(port, &frame, self.now);
+            let explanation = self.switch.explain(Entrance::Port(port), &frame, self.now);
             assert!(explanation.drop.is_some() || !explanation.outputs.is_empty());
             let _ = self.burst.push_owned(frame, offload);
         }

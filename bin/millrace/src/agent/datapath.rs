@@ -12,12 +12,10 @@ use reconcile::datapath::{
 };
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
-use vswitch::program::{
-    GatewaySpec, HostSpec, LocalnetSpec, NetworkSpec, NodeSpec, OverlaySpec, PortNo, RouteSpec, UnderlaySpec,
-    Via, VlanMode,
-};
+use vswitch::program::{HostSpec, NodeSpec, PortNo, UnderlaySpec, VlanMode};
 
 use super::policy;
+use crate::said::network;
 
 /// How long the switch may take. Opening a port is milliseconds; a full program of a large node is a second.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -147,41 +145,6 @@ fn underlay(spec: &UnderlaySpec) -> proto::Underlay {
         mtu_bytes: spec.mtu_bytes,
     };
     proto::Underlay { port: spec.port.0.into(), nodes: spec.nodes.values().map(node).collect() }
-}
-
-fn overlay(spec: &OverlaySpec) -> proto::Overlay {
-    let &OverlaySpec { vni, port, floods, isolated } = spec;
-    proto::Overlay { vni: vni.get(), port: port.0.into(), floods, isolated }
-}
-
-fn network(spec: &NetworkSpec, localnet: Option<&LocalnetSpec>) -> proto::Network {
-    proto::Network {
-        number: spec.number.0,
-        name: spec.name.clone(),
-        flood_unknown: spec.flood_unknown,
-        mac_age_ms: spec.mac_age_ms,
-        mac_limit: spec.mac_limit,
-        gateway: spec.gateway.as_ref().map(gateway),
-        overlay: spec.overlay.as_ref().map(overlay),
-        localnet: localnet.map(|it| proto::Localnet { vlan: it.vlan.get().into(), port: it.port.0.into() }),
-    }
-}
-
-fn gateway(spec: &GatewaySpec) -> proto::Gateway {
-    proto::Gateway {
-        mac: spec.mac.to_string(),
-        addresses: spec.addresses.iter().map(ToString::to_string).collect(),
-        router: spec.router.0,
-        routes: spec.routes.iter().map(route).collect(),
-    }
-}
-
-fn route(spec: &RouteSpec) -> proto::Route {
-    let via = match spec.via {
-        Via::Node(node) => proto::route::Via::Node(node.0.into()),
-        Via::Host => proto::route::Via::Host(true),
-    };
-    proto::Route { to: spec.to.to_string(), via: Some(via) }
 }
 
 fn port(port: &Port) -> proto::Port {

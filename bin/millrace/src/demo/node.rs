@@ -7,57 +7,87 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-/// The network that the pods share.
-const NETWORKS: &str = "\
-networks:
-  - name: demo
-    subnets:
-      - subnet: 10.77.0.0/24
-    mtu: 1500
-";
+/// How long both processes may take to start.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A switch and an agent in a folder of their own. Dropping it ends both and removes the folder.
+/// What a node is to be.
+pub(super) struct Setup<'a> {
+    /// The network that its pods are in.
+    pub(super) network: &'static str,
+    /// Its networks file.
+    pub(super) file: &'a str,
+    /// The CPU of the switch's worker.
+    pub(super) cpu: usize,
+    /// Its name and network namespace, if it is one of several.
+    pub(super) host: Option<(&'static str, PathBuf)>,
+}
+
+/// A switch and an agent in a folder of their own. Dropping it ends both.
 pub(super) struct Node {
-    folder: TempDir,
+    folder: PathBuf,
     program: PathBuf,
+    network: &'static str,
+    host: Option<(&'static str, PathBuf)>,
     children: Vec<Child>,
 }
 
 impl Node {
     /// Starts both processes and waits until the agent can serve.
-    pub(super) fn start(cpu: usize) -> Result<Node> {
-        let folder = TempDir::with_prefix("millrace-demo-").context("a scratch folder")?;
+    ///
+    /// # Errors
+    /// What did not start, with what it said.
+    pub(super) fn start(folder: PathBuf, setup: &Setup<'_>) -> Result<Node> {
+        std::fs::create_dir(&folder).context("a node's folder")?;
         let program = std::env::current_exe().context("the path of this program")?;
-        std::fs::write(folder.path().join("networks.yaml"), NETWORKS)?;
+        std::fs::write(folder.join("networks.yaml"), setup.file)?;
         // The program is the CNI executable too, under that name.
-        std::os::unix::fs::symlink(&program, folder.path().join("millrace-cni"))?;
-        let mut node = Node { folder, program, children: Vec::new() };
-        node.spawn("switch", &["--cpus", &cpu.to_string()])?;
-        let networks = node.path("networks.yaml");
-        let state = node.path("state");
-        node.spawn(
-            "agent",
-            &["--networks", &networks.to_string_lossy(), "--state-dir", &state.to_string_lossy()],
-        )?;
+        std::os::unix::fs::symlink(&program, folder.join("millrace-cni"))?;
+        let (network, host) = (setup.network, setup.host.clone());
+        let mut node = Node { folder, program, network, host, children: Vec::new() };
+        node.spawn("switch", &["--cpus", &setup.cpu.to_string()])?;
+        let (networks, state) = (node.path("networks.yaml"), node.path("state"));
+        let (networks, state) = (networks.to_string_lossy(), state.to_string_lossy());
+        let mut arguments = vec!["--networks", &networks, "--state-dir", &state];
+        if let Some((name, _)) = setup.host {
+            arguments.extend(["--node", name]);
+        }
+        node.spawn("agent", &arguments)?;
         node.wait_ready()?;
         Ok(node)
     }
 
     /// The folder that everything lives in.
     pub(super) fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
+    }
+
+    /// Its name, if it is one of several.
+    pub(super) fn own_name(&self) -> Option<&str> {
+        self.host.as_ref().map(|(name, _)| *name)
+    }
+
+    /// What it is called.
+    pub(super) fn name(&self) -> &str {
+        self.own_name().unwrap_or("this node")
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     fn spawn(&mut self, role: &str, arguments: &[&str]) -> Result<()> {
         let log = std::fs::File::create(self.path(&format!("{role}.log")))?;
-        let mut command = Command::new(&self.program);
-        command.arg(role).arg("--run-dir").arg(self.folder.path()).arg("--exit-with-parent").args(arguments);
+        let mut command = match &self.host {
+            None => Command::new(&self.program),
+            // It becomes the program: whose parent is this thread, which lives as long as the demo.
+            Some((_, netns)) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", netns.display())).arg("--").arg(&self.program);
+                command
+            }
+        };
+        command.arg(role).arg("--run-dir").arg(&self.folder).arg("--exit-with-parent").args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.children.push(command.spawn().with_context(|| format!("starting millrace {role}"))?);
         Ok(())
@@ -72,7 +102,7 @@ impl Node {
                 Err(error) => error,
             };
             let died = self.children.iter_mut().any(|child| !matches!(child.try_wait(), Ok(None)));
-            if died || start.elapsed() > Duration::from_secs(10) {
+            if died || start.elapsed() > PATIENCE {
                 let logs = ["switch", "agent"].map(|role| self.log(role));
                 bail!("switch and agent did not become ready: {error:#}\n{}", logs.join("\n"));
             }
@@ -88,7 +118,7 @@ impl Node {
     /// The network configuration that a runtime would hand over, for a pod that wants a port of `kind`.
     pub(super) fn network_config(&self, kind: &str) -> Value {
         json!({
-            "cniVersion": "1.1.0", "name": "demo", "type": "millrace-cni", "portKind": kind,
+            "cniVersion": "1.1.0", "name": self.network, "type": "millrace-cni", "portKind": kind,
             "agentSocket": self.path("cni.sock"),
         })
     }
@@ -100,7 +130,7 @@ impl Node {
     pub(super) fn cni(&self, command: &str, environment: &[(&str, &str)], config: &Value) -> Result<Value> {
         let mut child = Command::new(self.path("millrace-cni"))
             .env("CNI_COMMAND", command)
-            .env("CNI_PATH", self.folder.path())
+            .env("CNI_PATH", &self.folder)
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -128,7 +158,7 @@ impl Node {
         let output = Command::new(&self.program)
             .args(words)
             .arg("--run-dir")
-            .arg(self.folder.path())
+            .arg(&self.folder)
             .output()
             .with_context(|| format!("millrace {}", words.join(" ")))?;
         if !output.status.success() {
@@ -156,6 +186,11 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// The frames that were dropped for this reason.
+    pub(super) fn dropped(&self, reason: &str) -> u64 {
+        self.by_reason.iter().filter(|(label, _)| label == reason).map(|(_, frames)| frames).sum()
+    }
+
     /// The reasons of the drops, in brackets; nothing if there were none.
     pub(super) fn reasons(&self) -> String {
         let reasons: Vec<_> =
@@ -170,15 +205,24 @@ impl Node {
         serde_json::from_str(&answer).with_context(|| format!("millrace get {what} -o json"))
     }
 
-    /// The name of the port behind a container's interface.
-    pub(super) fn port_name(&self, container: &str, interface: &str) -> Result<String> {
-        let answer = self.json("attachments")?;
-        let attachments = answer["attachments"].as_array().context("attachments")?;
-        let attachment = attachments
-            .iter()
-            .find(|entry| entry["container_id"] == container && entry["interface"] == interface);
-        let name = attachment.and_then(|entry| entry["port_name"].as_str());
-        name.map(str::to_owned).with_context(|| format!("{container}'s {interface} is not attached"))
+    /// True once it knows the station that leads to each other node.
+    pub(super) fn reaches_others(&self) -> Result<bool> {
+        let answer = self.json("nodes")?;
+        let nodes = answer["nodes"].as_array().context("nodes")?;
+        let mut others = nodes.iter().filter(|node| node["own"] == false);
+        Ok(others.all(|node| node["next_hop"].as_str().is_some_and(|mac| !mac.is_empty())))
+    }
+
+    /// How packets are taken from its uplink, in words; `None` while the switch has none.
+    pub(super) fn uplink(&self) -> Result<Option<String>> {
+        let answer = self.json("ports")?;
+        let ports = answer["ports"].as_array().context("ports")?;
+        let uplink = ports.iter().find(|port| port["name"] == "uplink" && port["link_up"] == true);
+        let Some(detail) = uplink.and_then(|port| port["detail"].as_str()) else { return Ok(None) };
+        let (netdev, how) = detail.split_once(": ").unwrap_or((detail, ""));
+        // `auto` takes XDP where it is allowed and the driver leaves packets in the switch's memory: a veth's does not.
+        let how = if how.starts_with("packet") { "a packet socket (no zero-copy XDP here)" } else { "XDP" };
+        Ok(Some(format!("{netdev}, by {how}")))
     }
 
     /// Frames and busy cycles of all workers.

@@ -22,7 +22,9 @@ const VHOST_CONTAINER: &str = "green";
 
 /// A pod with a plain kernel netdev.
 pub(super) struct KernelPod {
-    name: &'static str,
+    pub(super) name: &'static str,
+    /// What the runtime says of it (CNI_ARGS).
+    arguments: String,
     /// Its network namespace.
     pub(super) netns: Netns,
     /// Its address in the demo's network.
@@ -39,21 +41,34 @@ struct Attached {
 impl KernelPod {
     /// Makes the pod's namespace and attaches its eth0.
     pub(super) fn attach(node: &Node, name: &'static str) -> Result<KernelPod> {
+        KernelPod::attach_with(node, name, String::new())
+    }
+
+    /// The same for a pod of a namespace, which policies and services know by its name.
+    pub(super) fn attach_to(node: &Node, (namespace, name): (&str, &'static str)) -> Result<KernelPod> {
+        KernelPod::attach_with(node, name, format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}"))
+    }
+
+    fn attach_with(node: &Node, name: &'static str, arguments: String) -> Result<KernelPod> {
         let netns = Netns::new().context("a network namespace for a pod")?;
-        let (attached, took) = add(node, name, "eth0", &netns.path(), "tap")?;
-        say(name, "eth0", &attached, "kernel netdev (TAP)", took);
-        Ok(KernelPod { name, netns, address: attached.address })
+        let sandbox = Sandbox { container: name, netns: &netns.path(), arguments: &arguments };
+        let (attached, took) = add(node, &sandbox, ("eth0", "tap"))?;
+        say((node, name), "eth0", &attached, "kernel netdev (TAP)", took);
+        Ok(KernelPod { name, arguments, netns, address: attached.address })
     }
 
     /// Detaches it.
     pub(super) fn detach(&self, node: &Node) -> Result<()> {
-        call(node, "DEL", (self.name, "eth0"), &self.netns.path(), "tap").map(|_| ())
+        let sandbox = Sandbox { container: self.name, netns: &self.netns.path(), arguments: &self.arguments };
+        call(node, "DEL", &sandbox, ("eth0", "tap")).map(|_| ())
     }
+}
 
-    /// The name of its port in the switch.
-    pub(super) fn port(&self, node: &Node) -> Result<String> {
-        node.port_name(self.name, "eth0")
-    }
+/// What a runtime says of a pod with each call.
+struct Sandbox<'a> {
+    container: &'a str,
+    netns: &'a Path,
+    arguments: &'a str,
 }
 
 /// A pod with two vhost-user sockets, such as a packet processor has, driven by a virtio driver in this process.
@@ -67,10 +82,11 @@ impl Green {
     /// Attaches its eth0 and net1.
     pub(super) fn attach(node: &Node) -> Result<Green> {
         let netns = Netns::new().context("a network namespace for a pod")?;
-        let (from, first) = add(node, VHOST_CONTAINER, "eth0", &netns.path(), "vhost-user")?;
-        say(VHOST_CONTAINER, "eth0", &from, "vhost-user socket", first);
-        let (to, second) = add(node, VHOST_CONTAINER, "net1", &netns.path(), "vhost-user")?;
-        say(VHOST_CONTAINER, "net1", &to, "vhost-user socket", second);
+        let sandbox = Sandbox { container: VHOST_CONTAINER, netns: &netns.path(), arguments: "" };
+        let (from, first) = add(node, &sandbox, ("eth0", "vhost-user"))?;
+        say((node, VHOST_CONTAINER), "eth0", &from, "vhost-user socket", first);
+        let (to, second) = add(node, &sandbox, ("net1", "vhost-user"))?;
+        say((node, VHOST_CONTAINER), "net1", &to, "vhost-user socket", second);
         Ok(Green { netns, from, to })
     }
 
@@ -100,7 +116,8 @@ impl Green {
     /// Detaches both interfaces.
     pub(super) fn detach(&self, node: &Node) -> Result<()> {
         for interface in ["net1", "eth0"] {
-            call(node, "DEL", (VHOST_CONTAINER, interface), &self.netns.path(), "vhost-user")?;
+            let sandbox = Sandbox { container: VHOST_CONTAINER, netns: &self.netns.path(), arguments: "" };
+            call(node, "DEL", &sandbox, (interface, "vhost-user"))?;
         }
         Ok(())
     }
@@ -116,16 +133,11 @@ fn mac(attached: &Attached) -> Result<MacAddr> {
     attached.mac.parse().context("the MAC address in the CNI result")
 }
 
-fn add(
-    node: &Node,
-    container: &str,
-    interface: &str,
-    netns: &Path,
-    kind: &str,
-) -> Result<(Attached, Duration)> {
+/// Attaches an interface of a kind.
+fn add(node: &Node, sandbox: &Sandbox<'_>, interface: (&str, &str)) -> Result<(Attached, Duration)> {
     #[allow(clippy::disallowed_methods, reason = "the time of a call is shown")]
     let start = Instant::now();
-    let result = call(node, "ADD", (container, interface), netns, kind)?;
+    let result = call(node, "ADD", sandbox, interface)?;
     let took = start.elapsed();
     let text = |pointer: &str| result.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let address = text("/ips/0/address").context("the CNI result has no address")?;
@@ -135,19 +147,25 @@ fn add(
     Ok((Attached { mac, address, socket: text("/interfaces/0/socketPath") }, took))
 }
 
-fn call(node: &Node, command: &str, id: (&str, &str), netns: &Path, kind: &str) -> Result<Value> {
-    let (container, interface) = id;
+fn call(node: &Node, command: &str, sandbox: &Sandbox<'_>, (interface, kind): (&str, &str)) -> Result<Value> {
+    let &Sandbox { container, netns, arguments } = sandbox;
     let netns = netns.to_string_lossy();
-    let environment = [("CNI_CONTAINERID", container), ("CNI_IFNAME", interface), ("CNI_NETNS", &netns)];
+    let environment = [
+        ("CNI_CONTAINERID", container),
+        ("CNI_IFNAME", interface),
+        ("CNI_NETNS", &netns),
+        ("CNI_ARGS", arguments),
+    ];
     node.cni(command, &environment, &node.network_config(kind))
         .with_context(|| format!("CNI {command} of {container}'s {interface}"))
 }
 
-fn say(pod: &str, interface: &str, attached: &Attached, kind: &str, took: Duration) {
+fn say((node, pod): (&Node, &str), interface: &str, attached: &Attached, kind: &str, took: Duration) {
     let ms = took.as_secs_f64() * 1e3;
     detail(&format!(
-        "{pod:<6}{interface:<6}{:<12}{}  {kind:<20}{ms:>6.1} ms",
+        "{pod:<10}{interface:<6}{:<12}{}  {kind:<20}{ms:>6.1} ms   {}",
         attached.address.to_string(),
-        attached.mac
+        attached.mac,
+        node.own_name().unwrap_or_default(),
     ));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use bench::chart::{Bar, BarChart, BarSeries, Color, Figure, Panel};
 
-use super::screen::{detail, size, step};
+use super::screen::{Steps, detail, outcome, size};
 
 /// The charts' file name, without its ending.
 const CHART: &str = "millrace-demo";
@@ -47,10 +47,10 @@ pub(super) struct Report {
 
 impl Report {
     /// Writes the charts to `folder` and says where they are.
-    pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        step(8, "the picture");
+    pub(super) fn write(&self, folder: &Path, steps: &mut Steps) -> Result<()> {
+        steps.begin("the picture");
         self.figure().write(folder, CHART).with_context(|| format!("the charts in {}", folder.display()))?;
-        println!();
+        outcome("");
         for ending in ["svg", "png"] {
             detail(&folder.join(format!("{CHART}.{ending}")).display().to_string());
         }

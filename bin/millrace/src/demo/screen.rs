@@ -1,21 +1,50 @@
 //! How does the demo speak? Numbered steps with dots while they run, plain tables, no cursor tricks in a pipe.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
-/// Says a step's title and leaves the line open for its outcome.
-pub(super) fn step(number: u32, title: &str) {
-    print!("\n {number}  {title}");
-    let _ = std::io::stdout().flush();
+use anyhow::{Result, ensure};
+
+/// How long anything may take to come up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The steps so far.
+#[derive(Default)]
+pub(super) struct Steps {
+    count: u32,
 }
 
-/// Ends the open line with a step's outcome.
+impl Steps {
+    /// Says the next step's title and leaves the line open for its outcome.
+    pub(super) fn begin(&mut self, title: &str) {
+        self.count += 1;
+        print!("\n{:2}  {title}", self.count);
+        let _ = std::io::stdout().flush();
+    }
+}
+
+/// Waits until `what` is so.
+///
+/// # Errors
+/// It was not so for long, or cannot be known.
+pub(super) fn wait_for(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+    #[allow(clippy::disallowed_methods, reason = "a deadline for what never comes")]
+    let start = Instant::now();
+    while !so()? {
+        ensure!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Ends the open line with a step's outcome, if there is one in a few words.
 pub(super) fn outcome(text: &str) {
-    println!("  {text}");
+    println!("{}{text}", if text.is_empty() { "" } else { ": " });
 }
 
 /// A line that belongs to the step above.
 pub(super) fn detail(text: &str) {
-    println!("    {text}");
+    println!("{}", format!("    {text}").trim_end());
 }
 
 /// Rows of text under a head, columns as wide as their widest cell; all but the first are right-aligned.

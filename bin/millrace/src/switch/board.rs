@@ -11,16 +11,17 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use local_api::switch_v1 as api;
-use vswitch::Program;
 use vswitch::program::{
-    GatewaySpec, HostSpec, IdentityNo, IdentitySpec, LocalnetSpec, NetworkNo, NetworkSpec, PolicyNo,
+    GatewaySpec, HostSpec, IdentityNo, IdentitySpec, LocalnetSpec, NetworkNo, NetworkSpec, NodeNo, PolicyNo,
     PolicySpec, PortNo, PortSpec, Prefix, ProgramError, ProgramSpec, Scope, ServiceNo, ServiceSpec,
     UnderlaySpec, Via,
 };
+use vswitch::{Entrance, Program};
 use worker::{Datapath, Removal};
 
 use super::devices::{Devices, differs, is_same_object};
 use super::{convert, policy};
+use crate::said;
 
 /// The switch, as its socket sees it.
 pub(super) struct Board {
@@ -155,6 +156,27 @@ impl Board {
             ports: asked.ports.iter().map(state).collect(),
             total: Some(convert::counters(&self.datapath.counters().total)),
         }
+    }
+
+    /// The networks that were asked for.
+    pub(super) fn networks(&self) -> api::ListNetworksResponse {
+        let asked = self.asked();
+        let said = |spec: &NetworkSpec| said::network(spec, asked.localnets.get(&spec.number));
+        let networks = asked.networks.values().map(said).collect();
+        api::ListNetworksResponse { networks }
+    }
+
+    /// What would happen to a frame that comes in now; `None` if it cannot come in so.
+    pub(super) fn trace(&self, entrance: Entrance, frame: &[u8]) -> Option<api::TraceResponse> {
+        let nodes = self.asked().underlay.as_ref().map(|underlay| underlay.nodes.clone());
+        if entrance == Entrance::Uplink && nodes.is_none() {
+            return None;
+        }
+        let name = |node: NodeNo| {
+            let spec = nodes.as_ref().and_then(|nodes| nodes.get(&node));
+            spec.map_or_else(|| node.0.to_string(), |spec| spec.name.clone())
+        };
+        Some(convert::explanation(self.datapath.trace(entrance, frame)?, name))
     }
 
     /// The version that the datapath forwards by; 0: none was asked for yet.

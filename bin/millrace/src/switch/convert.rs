@@ -7,9 +7,9 @@ use std::str::FromStr;
 use local_api::switch_v1 as api;
 use vswitch::program::{
     GatewaySpec, HostSpec, LocalnetSpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo,
-    PortNo, PortSpec, Prefix, RouteSpec, RouterNo, UnderlaySpec, Via, VlanId, VlanMode, Vni,
+    PortNo, PortSpec, Prefix, RouteSpec, RouterNo, Tunnel, UnderlaySpec, Via, VlanId, VlanMode, Vni,
 };
-use vswitch::{Explanation, StationView};
+use vswitch::{Departure, Egress, Explanation, StationView};
 use worker::{Activity, Counters, Mode, PortView, QueueView, WorkerView};
 
 /// The network as the datapath knows it, without its gateway.
@@ -263,12 +263,27 @@ pub(super) fn station(view: &StationView) -> api::Station {
     }
 }
 
-/// An explanation, in the words of the socket.
-pub(super) fn explanation(explanation: Explanation) -> api::TraceResponse {
+/// An explanation, in the words of the socket; `node_name` says what nodes are called.
+pub(super) fn explanation(
+    explanation: Explanation,
+    node_name: impl Fn(NodeNo) -> String,
+) -> api::TraceResponse {
     let step = |step: vswitch::Step| api::TraceStep { stage: step.stage.to_owned(), sentence: step.sentence };
     api::TraceResponse {
         steps: explanation.steps.into_iter().map(step).collect(),
-        out_ports: explanation.outputs.iter().map(|(port, _)| port.0.into()).collect(),
         drop_reason: explanation.drop.map(|reason| reason.label().to_owned()).unwrap_or_default(),
+        outputs: explanation.outputs.into_iter().map(|out| departure(out, &node_name)).collect(),
+        denied_by: explanation.denied_by.unwrap_or_default(),
     }
+}
+
+fn departure(out: Departure, node_name: impl Fn(NodeNo) -> String) -> api::TraceOutput {
+    let frame = out.bytes[out.outer_bytes..].to_vec();
+    let tunnel = match out.egress {
+        Egress::Tunnel(Tunnel { node, vni }) => {
+            Some(api::TraceTunnel { node: node_name(node), vni: vni.get(), frame: out.bytes })
+        }
+        Egress::Plain | Egress::Tag(_) | Egress::ServiceTag(_) => None,
+    };
+    api::TraceOutput { port: out.port.0.into(), frame, is_answer: out.is_answer, tunnel }
 }

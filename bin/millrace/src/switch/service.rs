@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use local_api::switch_v1 as api;
 use tonic::{Request, Response, Status};
+use vswitch::Entrance;
 
 use super::board::Board;
 use super::convert;
@@ -39,6 +40,10 @@ impl api::switch_server::Switch for Service {
     async fn apply(&self, request: Request<api::ApplyRequest>) -> Answer<api::ApplyResponse> {
         let request = request.into_inner();
         Ok(Response::new(self.ask(move |board| board.apply(&request)).await?))
+    }
+
+    async fn list_networks(&self, _: Request<api::ListNetworksRequest>) -> Answer<api::ListNetworksResponse> {
+        Ok(Response::new(self.ask(Board::networks).await?))
     }
 
     async fn list_ports(&self, _: Request<api::ListPortsRequest>) -> Answer<api::ListPortsResponse> {
@@ -77,7 +82,7 @@ impl api::switch_server::Switch for Service {
     }
 
     async fn trace(&self, request: Request<api::TraceRequest>) -> Answer<api::TraceResponse> {
-        let api::TraceRequest { port, frame } = request.into_inner();
+        let api::TraceRequest { port, frame, by_uplink } = request.into_inner();
         let port = convert::port_no(port).map_err(Status::invalid_argument)?;
         if frame.len() > MAX_TRACED_BYTES {
             let bytes = frame.len();
@@ -85,14 +90,18 @@ impl api::switch_server::Switch for Service {
                 "the frame has {bytes} bytes, more than the {MAX_TRACED_BYTES} that can be traced"
             )));
         }
-        let explanation = self.ask(move |board| {
+        if by_uplink {
+            let told = self.ask(move |board| board.trace(Entrance::Uplink, &frame)).await?;
+            let told = told.ok_or_else(|| Status::not_found("no uplink leads to other nodes"))?;
+            return Ok(Response::new(told));
+        }
+        let told = self.ask(move |board| {
             board.datapath.link(port)?;
-            board.datapath.trace(port, &frame)
+            board.trace(Entrance::Port(port), &frame)
         });
-        let explanation = explanation
-            .await?
-            .ok_or_else(|| Status::not_found(format!("no port has the number {}", port.0)))?;
-        Ok(Response::new(convert::explanation(explanation)))
+        let told =
+            told.await?.ok_or_else(|| Status::not_found(format!("no port has the number {}", port.0)))?;
+        Ok(Response::new(told))
     }
 
     async fn info(&self, _: Request<api::InfoRequest>) -> Answer<api::InfoResponse> {

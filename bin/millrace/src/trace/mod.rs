@@ -1,26 +1,40 @@
-//! `millrace trace`: what would happen to a packet, in words? The packet is described or given in hex, and never sent.
+//! `millrace trace`: what would happen to a packet, in words, on its way through one node or several? The packet is described
+//! or given in hex, and never sent.
+//!
+//! A *hop* is one switch's explanation. What would leave in a tunnel is asked about at the node where that ends, as it would
+//! be on the underlay, if the person says where its switch is reached; else they are told what to run there.
 
+mod first_hop;
 mod packet;
+mod place;
+mod report;
+mod words;
 
-use anyhow::anyhow;
+use std::collections::VecDeque;
+
+use anyhow::Context;
 use clap::Args;
 use local_api::switch_v1 as api;
-use serde::Serialize;
 
 use crate::client;
 use crate::output::{self, Format};
 use crate::run_dir::RunDir;
 use packet::PacketArgs;
+use place::{NodeArg, Place};
+use report::{Hop, Report};
 
 const EXAMPLES: &str = "\
 Examples:
+  millrace trace --from shop/client --to 172.30.0.10 --tcp 80
+  millrace trace --from shop/client --to 172.30.0.10 --tcp 80 --node node-2=/run/node-2
   millrace trace --port web/eth0 --to db/eth0 --tcp 40000,5432
-  millrace trace --port web/eth0 --to 10.1.0.7
   millrace trace --port 3 --from 02:00:00:00:00:01 --to ff:ff:ff:ff:ff:ff --ip 10.1.0.2,10.1.0.255 --udp 68,67
-  millrace trace --port web/eth0 --arp 10.1.0.1
+  millrace trace --from shop/client --arp 10.1.0.1
   millrace trace --port web/eth0 --hex 'ffffffffffff 020000000001 0806 ...'
 
-What is not said is taken from the ports: the source is the port's own address, the destination that of --to.";
+What is not said is taken from the ports: the source is the port's own address. The destination's MAC is that of its port,
+or of the gateway where a pod would send it there. Nothing is sent, learned or opened; a packet that would begin a connection
+is explained as its first. A service gives connections from other source ports to other endpoints, perhaps.";
 
 /// Which packet to explain.
 #[derive(Debug, Args)]
@@ -28,94 +42,81 @@ What is not said is taken from the ports: the source is the port's own address, 
 pub(crate) struct TraceArgs {
     #[command(flatten)]
     run_dir: RunDir,
-    /// The port by which the packet comes in: its name or number (see `millrace get ports`)
+    /// The port by which the packet comes in: its name or number (see `millrace get ports`) [default: that of --from]
     #[arg(long, value_name = "PORT")]
-    port: String,
+    port: Option<String>,
+    /// It comes in by the uplink, from another node, with all headers: as a trace there says
+    #[arg(long, requires = "hex", conflicts_with = "port")]
+    uplink: bool,
     #[command(flatten)]
     packet: PacketArgs,
+    /// Another node, and the directory of its sockets: what leaves for it is followed there. Once for each node
+    #[arg(long = "node", value_name = "NAME=DIR")]
+    nodes: Vec<NodeArg>,
     /// How to show the explanation
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
-#[derive(Serialize)]
-struct Explanation {
-    port: String,
-    frame: String,
-    steps: Vec<Step>,
-    out_ports: Vec<String>,
-    drop_reason: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Step {
-    stage: String,
-    sentence: String,
+/// A packet that is to be explained at one of the places.
+struct Arrival {
+    place: usize,
+    /// None: by the uplink.
+    port: Option<api::Port>,
+    frame: Vec<u8>,
 }
 
 /// Explains the packet.
 ///
 /// # Errors
-/// The switch does not answer, or the description is of no packet.
+/// A switch does not answer, or the description is of no packet.
 pub(crate) async fn run(args: &TraceArgs) -> anyhow::Result<()> {
-    let mut switch = client::switch(&args.run_dir);
-    let answer = switch.list_ports(api::ListPortsRequest {}).await;
-    let states = client::switch_says(answer, &args.run_dir)?.ports;
-    let ports: Vec<api::Port> = states.into_iter().filter_map(|state| state.port).collect();
-    let port = find(&ports, &args.port).ok_or_else(|| unknown(&ports, &args.port))?;
-    let frame = packet::build(&args.packet, port, &ports)?;
-    let request = api::TraceRequest { port: port.number, frame: frame.clone() };
-    let response = client::switch_says(switch.trace(request).await, &args.run_dir)?;
-    let explanation = explanation(port, &ports, &frame, response);
+    let mut places = vec![Place::here(&args.run_dir).await?];
+    for node in &args.nodes {
+        places.push(Place::of_node(node).await.with_context(|| format!("node {}", node.name))?);
+    }
+    let report = follow(first(args, &places)?, &places).await?;
     match args.output {
-        Format::Json => output::print_json(&explanation),
-        Format::Table => output::print(&text(&explanation, &packet::summary(&frame))),
+        Format::Json => output::print_json(&report),
+        Format::Table => output::print(&report.text()),
     }
 }
 
-/// The port of that name, or else of that number.
-fn find<'a>(ports: &'a [api::Port], wanted: &str) -> Option<&'a api::Port> {
-    let named = ports.iter().find(|port| port.name == wanted);
-    named.or_else(|| ports.iter().find(|port| wanted.parse() == Ok(port.number)))
-}
-
-fn unknown(ports: &[api::Port], wanted: &str) -> anyhow::Error {
-    if ports.is_empty() {
-        return anyhow!("no port {wanted:?}: the switch has no ports at all");
+/// The packet that the person means, where it comes in.
+fn first(args: &TraceArgs, places: &[Place]) -> anyhow::Result<Arrival> {
+    if args.uplink {
+        return Ok(Arrival { place: 0, port: None, frame: packet::from_hex(&args.packet)? });
     }
-    let names: Vec<&str> = ports.iter().map(|port| &*port.name).collect();
-    anyhow!("no port {wanted:?}: there are {}", names.join(", "))
+    let (port, frame) = packet::build(&args.packet, args.port.as_deref(), places)?;
+    Ok(Arrival { place: 0, port: Some(port), frame })
 }
 
-fn explanation(
-    port: &api::Port,
-    ports: &[api::Port],
-    frame: &[u8],
-    response: api::TraceResponse,
-) -> Explanation {
-    let name = |number: &u32| {
-        let port = ports.iter().find(|port| port.number == *number);
-        port.map_or_else(|| number.to_string(), |port| port.name.clone())
+/// Asks one switch after the other. What comes out of a tunnel enters no other, so that this ends.
+async fn follow(first: Arrival, places: &[Place]) -> anyhow::Result<Report> {
+    let mut report = Report { packet: words::packet(&first.frame), hops: Vec::new(), elsewhere: Vec::new() };
+    let mut arrivals = VecDeque::from([first]);
+    while let Some(arrival) = arrivals.pop_front() {
+        let place = &places[arrival.place];
+        let response = ask(place, &arrival).await?;
+        for tunnel in response.outputs.iter().filter_map(|out| out.tunnel.as_ref()) {
+            let next = places.iter().position(|place| place.name.as_ref() == Some(&tunnel.node));
+            match next.filter(|_| arrival.port.is_some()) {
+                Some(place) => {
+                    arrivals.push_back(Arrival { place, port: None, frame: tunnel.frame.clone() });
+                }
+                None => report.elsewhere.push(tunnel.into()),
+            }
+        }
+        report.hops.push(Hop::new(place, arrival.port.as_ref(), &arrival.frame, response));
+    }
+    Ok(report)
+}
+
+async fn ask(place: &Place, arrival: &Arrival) -> anyhow::Result<api::TraceResponse> {
+    let request = api::TraceRequest {
+        port: arrival.port.as_ref().map_or(0, |port| port.number),
+        frame: arrival.frame.clone(),
+        by_uplink: arrival.port.is_none(),
     };
-    let step = |step: api::TraceStep| Step { stage: step.stage, sentence: step.sentence };
-    Explanation {
-        port: port.name.clone(),
-        frame: frame.iter().map(|byte| format!("{byte:02x}")).collect(),
-        steps: response.steps.into_iter().map(step).collect(),
-        out_ports: response.out_ports.iter().map(name).collect(),
-        drop_reason: (!response.drop_reason.is_empty()).then_some(response.drop_reason),
-    }
-}
-
-fn text(explanation: &Explanation, summary: &str) -> String {
-    let mut text = format!("{summary} comes in by {}.\n", explanation.port);
-    let width = explanation.steps.iter().map(|step| step.stage.len()).max().unwrap_or(0);
-    for (number, step) in explanation.steps.iter().enumerate() {
-        text += &format!("{:3}. {:width$}  {}\n", number + 1, step.stage, step.sentence);
-    }
-    text += &match &explanation.drop_reason {
-        Some(reason) => format!("Dropped ({reason}).\n"),
-        None => format!("Sent to {}.\n", explanation.out_ports.join(", ")),
-    };
-    text
+    client::switch_says(client::switch(&place.run_dir).trace(request).await, &place.run_dir)
 }

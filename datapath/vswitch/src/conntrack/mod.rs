@@ -260,6 +260,13 @@ impl Connections {
         Err(Refusal::NoFreePort)
     }
 
+    /// What the packet that opens a connection of `original` would leave with; `None` if no source port is free.
+    pub(crate) fn foresee(&self, original: &Tuple, translation: &Translation, now: Now) -> Option<Tuple> {
+        let is_free = |reply: &Tuple| reply != original && self.find(reply, now).is_none();
+        let mut replies = translation.replies(original, self.table.hash(original));
+        replies.find(is_free).map(Tuple::turned)
+    }
+
     /// What a packet of `handle`'s direction is to have when it leaves; `None` if the connection is gone. It is
     /// `handle`'s own tuple where nothing is translated.
     pub(crate) fn translated(&self, handle: Handle) -> Option<Tuple> {

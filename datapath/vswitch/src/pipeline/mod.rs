@@ -22,7 +22,7 @@ use self::connection::Tracked;
 use self::service::Served;
 use crate::actions::{Actions, Origin};
 use crate::cache::Derived;
-use crate::conntrack::{Sight, ZoneNo};
+use crate::conntrack::{Sight, Tuple, ZoneNo};
 use crate::explain::Step;
 use crate::key::View;
 use crate::program::{Network, Port, PortNo, Program, Scope, Tunnel};
@@ -97,6 +97,8 @@ pub(crate) struct Walk<'a> {
     tracked: Option<Tracked>,
     /// It is of a service's connection: its destination is another from here on.
     served: Option<Served>,
+    /// Who denied it, in a policy's words.
+    denied_by: Option<&'a str>,
     /// False once something beyond the key was read: the decision is this frame's alone.
     cacheable: bool,
     /// The stages' sentences, if somebody wants them.
@@ -109,8 +111,20 @@ impl<'a> Walk<'a> {
         let view = View::new(&sight.packet.key);
         let (depends, source) = ([Dependence::NONE; 2], Slot::NONE);
         let (source_is_here, cacheable, trace) = (false, true, None);
-        let (tracked, served) = (None, None);
-        Self { scene, sight, view, depends, source, source_is_here, tracked, served, cacheable, trace }
+        let (tracked, served, denied_by) = (None, None, None);
+        Self {
+            scene,
+            sight,
+            view,
+            depends,
+            source,
+            source_is_here,
+            tracked,
+            served,
+            denied_by,
+            cacheable,
+            trace,
+        }
     }
 
     /// The same walk, whose stages say what they do.
@@ -121,6 +135,19 @@ impl<'a> Walk<'a> {
     /// What the stages said.
     pub(crate) fn into_trace(self) -> Vec<Step> {
         self.trace.unwrap_or_default()
+    }
+
+    /// The rule, or the policies that isolate, by which the packet is denied.
+    pub(crate) fn denied_by(&self) -> Option<&'a str> {
+        self.denied_by
+    }
+
+    /// What the packet leaves with, if it would open a connection that is translated.
+    pub(crate) fn opens(&self) -> Option<Tuple> {
+        let (served, tracked) = (self.served?, self.tracked?);
+        let opens = tracked.found.is_none() && served.error_of.is_none();
+        let connections = self.scene.shared.connections();
+        opens.then(|| connections.foresee(&tracked.tuple, &served.translation, self.scene.now)).flatten()
     }
 
     /// What the caches are to keep of the decision `actions`; `None` if it is this frame's alone.

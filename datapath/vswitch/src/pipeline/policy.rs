@@ -113,7 +113,7 @@ impl Question {
 }
 
 /// The connection of a packet, which may be.
-fn decide(walk: &mut Walk<'_>, ends: &Ends<'_>, tracked: &Tracked) -> Result<Option<Handle>, DropReason> {
+fn decide<'a>(walk: &mut Walk<'a>, ends: &Ends<'a>, tracked: &Tracked) -> Result<Option<Handle>, DropReason> {
     let Tracked { tuple, transport, found } = tracked;
     if let Some(found) = *found {
         return keep(walk, ends, found).map(Some);
@@ -148,7 +148,11 @@ fn decide(walk: &mut Walk<'_>, ends: &Ends<'_>, tracked: &Tracked) -> Result<Opt
 }
 
 /// A connection that was allowed under this program, or still is under it.
-fn keep(walk: &mut Walk<'_>, ends: &Ends<'_>, (handle, mark): (Handle, Mark)) -> Result<Handle, DropReason> {
+fn keep<'a>(
+    walk: &mut Walk<'a>,
+    ends: &Ends<'a>,
+    (handle, mark): (Handle, Mark),
+) -> Result<Handle, DropReason> {
     let epoch = walk.scene.epoch();
     if mark.epoch == epoch {
         walk.say("policy", || "is of a connection that was allowed".to_owned());
@@ -175,7 +179,7 @@ fn keep(walk: &mut Walk<'_>, ends: &Ends<'_>, (handle, mark): (Handle, Mark)) ->
 }
 
 /// Asks both policies about a connection.
-fn ask(walk: &mut Walk<'_>, ends: &Ends<'_>, question: &Question) -> Result<(), DropReason> {
+fn ask<'a>(walk: &mut Walk<'a>, ends: &Ends<'a>, question: &Question) -> Result<(), DropReason> {
     let egress = ends.from.policy.map(|policy| (policy, &policy.egress, question.server, "egress"));
     let to = ends.to.policy.filter(|_| !ends.from.is_host);
     let ingress = to.map(|policy| (policy, &policy.ingress, question.client, "ingress"));
@@ -186,7 +190,8 @@ fn ask(walk: &mut Walk<'_>, ends: &Ends<'_>, question: &Question) -> Result<(), 
             Verdict::Allow(None) => format!("{direction} of {}: nothing is against it", policy.name),
             Verdict::Deny(rule) => format!("{direction} of {}: denied by {rule}", policy.name),
         });
-        if !verdict.is_allow() {
+        if let Verdict::Deny(rule) = verdict {
+            walk.denied_by = Some(rule);
             return Err(DropReason::PolicyDenied);
         }
     }

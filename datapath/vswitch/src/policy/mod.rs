@@ -56,12 +56,6 @@ pub(crate) enum Verdict<'a> {
     Deny(&'a str),
 }
 
-impl Verdict<'_> {
-    pub(crate) fn is_allow(&self) -> bool {
-        matches!(self, Self::Allow(_))
-    }
-}
-
 impl Side {
     pub(crate) fn new(tiers: &[TierSpec]) -> Self {
         let mut side = Self::default();

@@ -68,7 +68,7 @@ proptest! {
                 // `send` checks the ledger.
                 let first = bed.send_offloaded(1, frame.clone(), offload);
                 prop_assert_eq!(bed.send_offloaded(1, frame.clone(), offload), first);
-                bed.switch.explain(PortNo(1), &frame, bed.now);
+                bed.switch.explain(crate::Entrance::Port(PortNo(1)), &frame, bed.now);
             }
         }
     }

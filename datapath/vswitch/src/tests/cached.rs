@@ -103,9 +103,10 @@ proptest! {
                 Step::Frame { port, frame } => {
                     // The other switch gets its program anew, which makes all that it has cached stale.
                     derived.switch.set_program(Arc::clone(&current));
-                    let explained = derived.switch.explain(crate::program::PortNo(port), &frame, derived.now);
+                    let explained = derived.switch.explain(crate::Entrance::Port(crate::program::PortNo(port)), &frame, derived.now);
                     let answer = derived.send(port, frame.clone());
-                    prop_assert_eq!(explained.outputs.len(), answer.sent.len());
+                    let told = explained.outputs.into_iter().map(|out| (out.port.0, out.bytes)).collect();
+                    prop_assert_eq!(&answer.sent, &told);
                     prop_assert_eq!(explained.drop.is_some(), !answer.drops.is_empty());
                     prop_assert_eq!(&cached.send(port, frame.clone()), &answer);
                     // Now it is cached, if it can be.

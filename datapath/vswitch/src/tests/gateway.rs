@@ -357,7 +357,8 @@ fn gateways_that_contradict_each_other_are_refused_by_name() {
 fn a_trace_tells_what_the_gateway_does() {
     let bed = Bed::new(Program::build(world()).unwrap());
     let told = |frame: &[u8]| {
-        let steps = bed.switch.explain(crate::program::PortNo(11), frame, bed.now).steps;
+        let steps =
+            bed.switch.explain(crate::Entrance::Port(crate::program::PortNo(11)), frame, bed.now).steps;
         steps.into_iter().find(|step| step.stage == "gateway").unwrap().sentence
     };
     let v4 = |to: &str| build::udp(path(to), (1, 2), b"x");
@@ -365,6 +366,14 @@ fn a_trace_tells_what_the_gateway_does() {
     assert_eq!(told(&v4("10.0.2.99")), "no port has 10.0.2.99, whose subnet is here: says so");
     let asked = build::arp_request(station(11), [10, 0, 1, 11].into(), Ipv4Addr::new(10, 0, 1, 1));
     assert_eq!(told(&asked), "answers that 10.0.1.1 is at 02:ff:00:00:00:01");
+    let mut tired = v4("10.0.2.21");
+    tired[14 + ipv4::field::TTL] = 1;
+    ipv4::fill_checksum(&mut tired[14..34]);
+    let explained = bed.switch.explain(crate::Entrance::Port(crate::program::PortNo(11)), &tired, bed.now);
+    let words: Vec<_> = explained.steps.iter().map(|step| step.sentence.as_str()).collect();
+    assert!(words.iter().any(|words| words.starts_with("cannot send it on: ")), "{words:?}");
+    let [out] = &explained.outputs[..] else { panic!("{explained:?}") };
+    assert!(out.is_answer && out.port.0 == 11, "its sender is told");
 }
 
 proptest! {

@@ -13,7 +13,7 @@ use crate::program::{
     GatewaySpec, NetworkNo, NodeNo, NodeSpec, OverlaySpec, PortNo, PortSpec, Prefix, ProgramError,
     ProgramSpec, RouteSpec, RouterNo, UnderlaySpec, Via, Vni,
 };
-use crate::{Now, Program};
+use crate::{Entrance, Now, Program};
 
 const UPLINK: u16 = 99;
 /// Stands for the other node in network 1, 2.
@@ -381,18 +381,21 @@ fn a_node_whose_next_hop_is_unknown_gets_nothing() {
 fn a_trace_names_the_node_on_both_sides() {
     let (mut one, two) = (bed(1, true), bed(2, true));
     let frame = build::udp(routed(1, 2, true), (1, 2), b"hello");
-    let words = |explanation: crate::Explanation| {
+    let words = |explanation: &crate::Explanation| {
         let words = explanation.steps.iter().map(|step| format!("{}: {}", step.stage, step.sentence));
         words.collect::<Vec<_>>().join("\n")
     };
-    let here = words(one.switch.explain(PortNo(21), &frame, Now::default()));
+    let left = one.switch.explain(Entrance::Port(PortNo(21)), &frame, Now::default());
+    let here = words(&left);
     assert!(here.contains("gateway: routes it: 10.2.2.22 is on node node-2"), "{here}");
     assert!(
         here.contains("leaves by port 99 (port-99), through the tunnel to node node-2, VNI 1002"),
         "{here}"
     );
     let sent = one.send(21, frame);
-    let there = words(two.switch.explain(PortNo(UPLINK), &sent.sent[&UPLINK], Now::default()));
+    let [out] = &left.outputs[..] else { panic!("{left:?}") };
+    assert_eq!((&out.bytes, out.outer_bytes), (&sent.sent[&UPLINK], OUTER_V4), "as it is sent");
+    let there = words(&two.switch.explain(Entrance::Uplink, &out.bytes, Now::default()));
     assert!(there.contains("tunnel: comes out of the tunnel from node node-1, VNI 1002"), "{there}");
     assert!(there.contains("routes it: 10.2.2.22 is 02:00:00:00:00:16 behind port 22"), "{there}");
 }

@@ -195,9 +195,9 @@ fn fragments_behind_the_first_pass_only_where_all_ports_may() {
 fn a_trace_names_the_rule_and_changes_nothing() {
     let mut bed = bed();
     let explain = |bed: &Bed, from: u16, frame: &[u8]| {
-        let explained = bed.switch.explain(PortNo(from), frame, Now::default());
+        let explained = bed.switch.explain(crate::Entrance::Port(PortNo(from)), frame, Now::default());
         let words = explained.steps.iter().map(|step| format!("{}: {}", step.stage, step.sentence));
-        (words.collect::<Vec<_>>().join("\n"), explained.drop)
+        (words.collect::<Vec<_>>().join("\n"), explained.drop.zip(explained.denied_by))
     };
     let (words, drop) = explain(&bed, 1, &syn(1, 2, 80));
     assert!(
@@ -207,7 +207,7 @@ fn a_trace_names_the_rule_and_changes_nothing() {
     assert_eq!((drop, bed.shared.connections().len()), (None, 0));
     let (words, drop) = explain(&bed, 3, &syn(3, 2, 80));
     assert!(words.contains("policy: ingress of server: denied by NetworkPolicy shop/http"), "{words}");
-    assert_eq!(drop, Some(DropReason::PolicyDenied));
+    assert_eq!(drop, Some((DropReason::PolicyDenied, "NetworkPolicy shop/http".to_owned())));
     shake_hands(&mut bed);
     let (words, _) = explain(&bed, 1, &data());
     assert!(words.contains("policy: is of a connection that was allowed"), "{words}");

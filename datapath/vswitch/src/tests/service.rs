@@ -16,7 +16,7 @@ use crate::program::{
     PortNo, PortRangeSpec, PortSpec, Prefix, ProgramError, ProgramSpec, RouterNo, RuleAction, RuleSpec,
     Scope, ServiceNo, ServiceSpec, TierSpec,
 };
-use crate::{Now, Program};
+use crate::{Entrance, Now, Program};
 
 const GATEWAY: MacAddr = MacAddr([2, 0xff, 0, 0, 0, 1]);
 const SCOPE: Scope = Scope::Router(RouterNo(1));
@@ -141,6 +141,25 @@ fn a_connection_goes_to_one_endpoint_and_its_answers_come_from_the_service() {
         let own = build::udp(back(endpoint, 2, is_v4), (8080, 4000), b"");
         let (_, frame) = sent(&bed.send(endpoint.into(), own));
         assert_eq!(ends(&frame).0, (address(endpoint, is_v4), 8080));
+    }
+}
+
+#[test]
+fn a_trace_shows_the_packet_as_it_would_leave_and_opens_no_connection() {
+    for is_v4 in [true, false] {
+        let mut bed = bed();
+        // Station 4 serves, too: some of its connections come back to it, from the gateway's address.
+        for (from, client_port) in
+            [1, 4].into_iter().flat_map(|from| (4000..4010).map(move |port| (from, port)))
+        {
+            let asked = build::udp(to_service(from, is_v4), (client_port, 80), b"hello");
+            let before = bed.shared.connections().len();
+            let explained = bed.switch.explain(Entrance::Port(PortNo(from.into())), &asked, bed.now);
+            assert_eq!(bed.shared.connections().len(), before);
+            let (endpoint, frame) = sent(&bed.send(from.into(), asked));
+            let [out] = &explained.outputs[..] else { panic!("{explained:?}") };
+            assert_eq!((out.port, &out.bytes), (PortNo(endpoint.into()), &frame), "{explained:?}");
+        }
     }
 }
 
@@ -290,7 +309,7 @@ fn policies_are_about_endpoints_and_not_about_services() {
     let ask = |from| build::udp(to_service(from, true), (4000, 80), b"hello");
     let (endpoint, _) = sent(&bed.send(1, ask(1)));
     assert_eq!(bed.send(2, ask(2)), Fate::drop(DropReason::PolicyDenied));
-    let explained = bed.switch.explain(PortNo(1), &ask(1), Now::default());
+    let explained = bed.switch.explain(Entrance::Port(PortNo(1)), &ask(1), Now::default());
     let words: Vec<_> =
         explained.steps.iter().map(|step| format!("{}: {}", step.stage, step.sentence)).collect();
     let words = words.join("\n");
@@ -298,8 +317,11 @@ fn policies_are_about_endpoints_and_not_about_services() {
         words.contains(&format!("service: is of a connection with 10.0.0.{endpoint} port 8080")),
         "{words}"
     );
-    let explained =
-        bed.switch.explain(PortNo(1), &build::udp(to_service(1, true), (5, 80), b""), Now::default());
+    let explained = bed.switch.explain(
+        Entrance::Port(PortNo(1)),
+        &build::udp(to_service(1, true), (5, 80), b""),
+        Now::default(),
+    );
     let words: Vec<_> =
         explained.steps.iter().map(|step| format!("{}: {}", step.stage, step.sentence)).collect();
     let words = words.join("\n");

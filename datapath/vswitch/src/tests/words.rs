@@ -4,8 +4,8 @@ use frame::DropReason;
 use wire::build;
 
 use super::{Bed, port, station, udp, vlan};
-use crate::Egress;
 use crate::program::{PortNo, PortSpec, VlanMode};
+use crate::{Egress, Entrance};
 
 #[test]
 fn an_explanation_tells_each_stage_and_changes_nothing() {
@@ -13,10 +13,12 @@ fn an_explanation_tells_each_stage_and_changes_nothing() {
     let trunk = PortSpec { vlan: VlanMode::Trunk { allowed: vec![], native: None }, ..port(3) };
     let mut bed = Bed::with([access(1), access(2), trunk]);
     bed.send(3, build::tagged(10, &udp(2, 9)));
-    let explanation = bed.switch.explain(PortNo(1), &udp(1, 2), bed.now);
+    let explanation = bed.switch.explain(Entrance::Port(PortNo(1)), &udp(1, 2), bed.now);
     let stages: Vec<_> = explanation.steps.iter().map(|step| step.stage).collect();
     assert_eq!(stages, ["parse", "admit", "learn", "forward", "output"]);
-    assert_eq!(explanation.outputs, [(PortNo(3), Egress::Tag(10))]);
+    let [out] = explanation.outputs.try_into().unwrap();
+    assert_eq!((out.port, out.egress, out.is_answer), (PortNo(3), Egress::Tag(10), false));
+    assert_eq!((out.bytes, out.outer_bytes), (build::tagged(10, &udp(1, 2)), 0));
     assert_eq!(explanation.drop, None);
     let words: Vec<_> = explanation.steps.iter().map(|step| step.sentence.as_str()).collect();
     assert!(words[0].contains("10.0.0.1 to 10.0.0.2"), "{words:?}");
@@ -29,7 +31,7 @@ fn an_explanation_tells_each_stage_and_changes_nothing() {
 fn an_explanation_of_a_drop_ends_with_its_reason() {
     let secured = PortSpec { macs: vec![station(1)], port_security: true, ..port(1) };
     let bed = Bed::with([secured, port(2)]);
-    let explain = |port, frame: &[u8]| bed.switch.explain(PortNo(port), frame, bed.now);
+    let explain = |port, frame: &[u8]| bed.switch.explain(Entrance::Port(PortNo(port)), frame, bed.now);
     for (explanation, reason) in [
         (explain(1, &udp(3, 2)), DropReason::SpoofedMac),
         (explain(9, &udp(1, 2)), DropReason::NoNetwork),
