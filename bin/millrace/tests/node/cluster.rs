@@ -9,17 +9,31 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// What joins them.
     pub(crate) underlay: Netns,
+    /// Hosts behind these in number, of which the nodes know, and on which nothing runs.
+    pub(crate) strangers: Vec<Netns>,
 }
 
 impl Cluster {
     /// `count` nodes whose switches and agents run, with these networks. Their tunnels end at addresses of one family.
     pub(crate) fn start(count: usize, family: Family, networks: &str) -> Cluster {
+        Cluster::start_with_strangers(count, 0, family, networks)
+    }
+
+    /// The same with hosts for somebody else's switches.
+    pub(crate) fn start_with_strangers(
+        count: usize,
+        strangers: usize,
+        family: Family,
+        networks: &str,
+    ) -> Cluster {
         let underlay = Netns::new().unwrap();
         underlay.ip("link add br0 type bridge").unwrap();
         underlay.ip("link set br0 up").unwrap();
-        let nodes = (1..=count).map(|number| host(&underlay, number)).collect::<Vec<_>>();
-        let mut cluster = Cluster { nodes, underlay };
-        let file = file(count, family, networks);
+        let node = |number| Node::of_several(&format!("node-{number}"), host(&underlay, number));
+        let nodes = (1..=count).map(node).collect::<Vec<_>>();
+        let strangers = (1..=strangers).map(|number| host(&underlay, count + number)).collect();
+        let mut cluster = Cluster { nodes, underlay, strangers };
+        let file = file(cluster.hosts(), family, networks);
         for node in &mut cluster.nodes {
             std::fs::write(node.path("networks.yaml"), &file).unwrap();
             node.start_switch();
@@ -29,9 +43,13 @@ impl Cluster {
         cluster
     }
 
+    fn hosts(&self) -> usize {
+        self.nodes.len() + self.strangers.len()
+    }
+
     /// Waits until each node's kernel knows the stations of all others, and its switch was told.
     fn wait_for_ways(&self) {
-        let others = self.nodes.len() - 1;
+        let others = self.hosts() - 1;
         for node in &self.nodes {
             wait_for("the ways to all nodes", || {
                 let nodes = node.get("nodes");
@@ -51,7 +69,7 @@ impl Cluster {
 
     /// Gives all nodes other networks and objects.
     pub(crate) fn write(&self, family: Family, networks: &str) {
-        let file = file(self.nodes.len(), family, networks);
+        let file = file(self.hosts(), family, networks);
         for node in &self.nodes {
             // At once: the agent must not read half of it.
             std::fs::write(node.path("new"), &file).unwrap();
@@ -67,7 +85,7 @@ pub(crate) enum Family {
     V6,
 }
 
-fn host(underlay: &Netns, number: usize) -> Node {
+fn host(underlay: &Netns, number: usize) -> Netns {
     let netns = Netns::new().unwrap();
     let path = netns.path();
     underlay.ip(&format!("link add port{number} type veth peer name eth0 netns {}", path.display())).unwrap();
@@ -75,7 +93,7 @@ fn host(underlay: &Netns, number: usize) -> Node {
     netns.ip(&format!("address add 192.0.2.{number}/24 dev eth0")).unwrap();
     netns.ip(&format!("address add 2001:db8::{number}/64 dev eth0 nodad")).unwrap();
     netns.ip("link set eth0 up").unwrap();
-    Node::of_several(&format!("node-{number}"), netns)
+    netns
 }
 
 fn file(count: usize, family: Family, networks: &str) -> String {
