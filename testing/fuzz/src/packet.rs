@@ -14,6 +14,7 @@ use program::{PROGRAMS, UPLINK};
 
 /// Soon full, and made in no time, which is what each input begins with.
 const SMALL: CacheSizes = CacheSizes { megaflows: 32, microflows: 32 };
+const CONNECTIONS: u32 = 16;
 
 /// Records of a port, an offload, a length, and as many bytes; some bursts a while later, or by another program.
 pub(crate) fn run(bytes: &[u8]) {
@@ -34,7 +35,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let shared = Shared::new();
+        let shared = Shared::with_connections(CONNECTIONS);
         let switch = Switch::with_caches(SMALL, Arc::clone(&shared), Arc::clone(&PROGRAMS[0]), 7);
         Self { switch, shared, burst: Burst::new(), outputs: Outputs::default(), now: Now { ms: 1 } }
     }
