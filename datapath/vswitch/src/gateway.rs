@@ -202,7 +202,7 @@ impl Handled<'_> {
 
     fn try_answer(&mut self, answer: Answer, budget: &mut Budget) -> Result<(), DropReason> {
         match answer {
-            Answer::Arp(mac) => self.arp(mac),
+            Answer::Arp(mac) => self.arp(mac).ok_or(DropReason::ForGateway)?,
             Answer::Neighbor(mac) => self.neighbor(mac).ok_or(DropReason::ForGateway)?,
             Answer::Echo => self.echo(),
             Answer::Complain(complaint) => {
@@ -235,9 +235,10 @@ impl Handled<'_> {
     }
 
     /// In place: the question is as long as the answer.
-    fn arp(&mut self, owner: MacAddr) {
+    fn arp(&mut self, owner: MacAddr) -> Option<()> {
         let at = usize::from(self.packet.link_bytes);
-        let Ok(asked) = arp::View::new(&self.burst.head(self.frame)[at..]) else { return };
+        // None of another hardware: who asks of that cannot be told.
+        let asked = arp::View::new(self.burst.head(self.frame).get(at..)?).ok()?;
         let reply = arp::Repr {
             operation: arp::REPLY,
             sender_mac: owner,
@@ -249,6 +250,7 @@ impl Handled<'_> {
         self.link(owner, EtherType::ARP, &mut bytes);
         reply.emit(&mut bytes[ethernet::HEADER_BYTES..]);
         self.burst.replace(self.frame, &bytes);
+        Some(())
     }
 
     /// RFC 4861 §7.2.4. To all where the asking station has no address yet.

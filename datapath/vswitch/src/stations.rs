@@ -178,12 +178,17 @@ struct Table {
 impl Shared {
     /// An empty database.
     pub fn new() -> Arc<Shared> {
+        Self::with_connections(MAX_CONNECTIONS)
+    }
+
+    /// The same with room for another number of connections.
+    pub fn with_connections(connections: u32) -> Arc<Shared> {
         Arc::new(Self {
             cells: (0..CELLS).map(|_| AtomicU32::new(0)).collect(),
             seen_ms: (0..MAX_STATIONS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
             table: Mutex::default(),
-            connections: Connections::new(MAX_CONNECTIONS, Timeouts::default()),
+            connections: Connections::new(connections, Timeouts::default()),
         })
     }
 

@@ -19,7 +19,7 @@ use crate::gateway::{Budget, Handled};
 use crate::outputs::{Outputs, pop_tag};
 use crate::parse::{Packet, Raw, parse};
 use crate::pipeline::{self, Scene, Walk};
-use crate::program::{PortNo, PortSpec, Program};
+use crate::program::{NetworkSpec, PortNo, PortSpec, Program, ProgramSpec};
 use crate::stations::Shared;
 use crate::time::Now;
 use crate::tunnel;
@@ -76,12 +76,7 @@ impl Switch {
     pub fn set_program(&mut self, program: Arc<Program>) {
         let old = std::mem::replace(&mut self.program, program);
         self.cache.next_epoch(self.program.ports_end());
-        let new = &self.program.spec().ports;
-        let is_gone = |port: &PortSpec| {
-            new.get(&port.number).is_none_or(|it| (it.network, &it.name) != (port.network, &port.name))
-        };
-        let gone: HashSet<PortNo> =
-            old.spec().ports.values().filter(|port| is_gone(port)).map(|port| port.number).collect();
+        let gone = gone_ports(old.spec(), self.program.spec());
         if !gone.is_empty() {
             self.shared.forget_ports(|port| gone.contains(&port));
         }
@@ -166,6 +161,18 @@ impl Switch {
         self.shared.sweep(&self.program, now, budget);
         self.shared.connections().sweep(now, budget);
     }
+}
+
+/// The ports of `old` that are not in `new`, or are another's, those that stand for other nodes among them.
+fn gone_ports(old: &ProgramSpec, new: &ProgramSpec) -> HashSet<PortNo> {
+    let is_gone = |port: &&PortSpec| {
+        new.ports.get(&port.number).is_none_or(|it| (it.network, &it.name) != (port.network, &port.name))
+    };
+    let elsewhere = |network: &NetworkSpec| Some((network.overlay.as_ref()?.port, network.number));
+    let kept: HashSet<_> = new.networks.values().filter_map(elsewhere).collect();
+    let ports = old.ports.values().filter(is_gone).map(|port| port.number);
+    let overlays = old.networks.values().filter_map(elsewhere).filter(|overlay| !kept.contains(overlay));
+    ports.chain(overlays.map(|(port, _)| port)).collect()
 }
 
 /// Frame `frame`, as the tracker of connections is given it.

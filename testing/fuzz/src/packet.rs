@@ -1,21 +1,22 @@
-//! Frames into a switch with all kinds of ports: nothing panics, and every frame has a fate.
+//! Frames into a switch with all kinds of ports, the uplink to other nodes among them, services and policies that change:
+//! nothing panics, and every frame has a fate.
 
-use std::net::IpAddr;
+mod program;
+
 use std::sync::Arc;
 
 use frame::{Burst, Checksum, Gso, GsoKind, Offload};
-use vswitch::program::{
-    GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, ProgramSpec, RouterNo, VlanId, VlanMode,
-};
-use vswitch::{CacheSizes, Entrance, Now, Outputs, ProcessReport, Program, Shared, Switch};
-use wire::MacAddr;
+use vswitch::program::{NodeNo, PortNo};
+use vswitch::{CacheSizes, Egress, Entrance, Now, Outputs, ProcessReport, Shared, Switch};
 
 use crate::input::Input;
+use program::{PROGRAMS, UPLINK};
 
 /// Soon full, and made in no time, which is what each input begins with.
 const SMALL: CacheSizes = CacheSizes { megaflows: 32, microflows: 32 };
+const CONNECTIONS: u32 = 16;
 
-/// Records of a port, an offload, a length, and as many bytes; every third burst a while later.
+/// Records of a port, an offload, a length, and as many bytes; some bursts a while later, or by another program.
 pub(crate) fn run(bytes: &[u8]) {
     let mut world = World::new();
     let mut input = Input::new(bytes);
@@ -34,47 +35,86 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let shared = Shared::new();
-        #[allow(clippy::expect_used, reason = "the program is a constant")]
-        let program = Program::build(spec()).expect("a valid program");
-        let switch = Switch::with_caches(SMALL, Arc::clone(&shared), program, 7);
+        let shared = Shared::with_connections(CONNECTIONS);
+        let switch = Switch::with_caches(SMALL, Arc::clone(&shared), Arc::clone(&PROGRAMS[0]), 7);
         Self { switch, shared, burst: Burst::new(), outputs: Outputs::default(), now: Now { ms: 1 } }
     }
 
     /// One burst of up to four frames, all from one port.
     fn burst(&mut self, input: &mut Input<'_>) {
         let choice = input.u8();
-        let port = PortNo(u16::from(choice & 7));
+        let port = PortNo(u16::from(choice & 7 | choice >> 3 & 8));
+        if choice & 0x80 != 0 {
+            let is_first = self.switch.program().version() == PROGRAMS[0].version();
+            self.switch.set_program(Arc::clone(&PROGRAMS[usize::from(is_first)]));
+        }
         for _ in 0..=(choice >> 3 & 3) {
             let offload = offload(input);
             let len = usize::from(input.u16() & 0x3ff);
             let frame = input.bytes(len).to_vec();
             // The explanation walks the same stages and must not panic either.
-            let explanation = self.switch.explain(Entrance::Port(port), &frame, self.now);
+            let entrance = if port == UPLINK { Entrance::Uplink } else { Entrance::Port(port) };
+            let explanation = self.switch.explain(entrance, &frame, self.now);
             assert!(explanation.drop.is_some() || !explanation.outputs.is_empty());
             let _ = self.burst.push_owned(frame, offload);
         }
         let frames = self.burst.len() as u64;
-        let senders: Vec<_> = (0..self.burst.len()).map(|frame| mac_at(self.burst.head(frame), 6)).collect();
+        let senders: Vec<_> =
+            (0..self.burst.len()).map(|frame| Sender::of(self.burst.head(frame), port)).collect();
         let mut report = ProcessReport::default();
         self.outputs.clear();
         self.switch.process(&mut self.burst, port, self.now, &mut self.outputs, &mut report);
         let sent: usize = self.outputs.groups().iter().map(|group| group.frames().len()).sum();
         assert_eq!(frames + report.copies, sent as u64 + report.drops.total(), "frames without a fate");
-        for group in self.outputs.groups() {
-            for frame in group.frames().iter().map(|frame| usize::from(*frame)) {
-                // But for the gateway's answer to who sent it, which is in its place.
-                let is_answer = mac_at(self.burst.head(frame), 0) == senders[frame]
-                    || self.burst.head(frame).starts_with(&[0x33, 0x33]);
-                assert!(group.port != port || is_answer, "a frame goes back to where it came from");
-            }
-        }
+        self.check_outputs(port, &senders);
         self.burst.clear();
         if choice & 0x20 != 0 {
             self.now.ms += 40_000;
             self.switch.sweep(self.now, 4096);
         }
         assert!(self.shared.stations(self.now).len() <= 64, "more stations than all limits allow");
+    }
+
+    /// Each frame takes its shape and comes back out of it, and none goes back to where it came from.
+    fn check_outputs(&mut self, port: PortNo, senders: &[Sender]) {
+        let Self { switch, burst, outputs, .. } = self;
+        for group in outputs.groups() {
+            for frame in group.frames().iter().map(|frame| usize::from(*frame)) {
+                let head = burst.head(frame);
+                // But for the gateway's answer to who sent it, which is in its place, and a service's client that serves it.
+                let is_answer = match senders[frame] {
+                    Sender::Station(mac) => {
+                        mac_at(head, 0) == mac
+                            || head.starts_with(&[0x33, 0x33])
+                            || mac_at(head, 6) == Some(program::SERVICES_GATEWAY.0)
+                    }
+                    Sender::Node(node) => {
+                        matches!(group.egress, Egress::Tunnel(tunnel) if tunnel.node == node)
+                    }
+                };
+                assert!(group.port != port || is_answer, "a frame goes back to where it came from");
+                let (bytes, offload) = (burst.gather(frame).to_vec(), burst.offload(frame));
+                if let Ok(undo) = group.egress.apply(burst, frame, switch.program()) {
+                    undo.undo(burst, frame);
+                }
+                assert_eq!((burst.gather(frame).to_vec(), burst.offload(frame)), (bytes, offload));
+            }
+        }
+    }
+}
+
+/// Whom a frame is from.
+enum Sender {
+    Station(Option<[u8; 6]>),
+    Node(NodeNo),
+}
+
+impl Sender {
+    fn of(head: &[u8], port: PortNo) -> Self {
+        match program::node_of(head).filter(|_| port == UPLINK) {
+            Some(node) => Self::Node(node),
+            None => Self::Station(mac_at(head, 6)),
+        }
     }
 }
 
@@ -90,65 +130,4 @@ fn offload(input: &mut Input<'_>) -> Offload {
     let kinds = [GsoKind::TcpV4, GsoKind::TcpV6, GsoKind::UdpFragment, GsoKind::UdpSegment];
     let gso = Gso { kind: kinds[usize::from(choice & 3)], size: input.u16(), ecn: false, headers_bytes: 54 };
     Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso: Some(gso), ..Offload::NONE }
-}
-
-/// Of both networks one router, with the addresses that the frames of the corpus are for.
-fn gateway(network: u32) -> GatewaySpec {
-    let network = network as u8;
-    let prefixes = [
-        (IpAddr::from([10, 0, network, 1]), 24),
-        (IpAddr::from([0xfd00, network.into(), 0, 0, 0, 0, 0, 1]), 64),
-    ];
-    GatewaySpec {
-        mac: MacAddr([2, 0, 0, 0, 0xff, network]),
-        addresses: prefixes.map(|(address, len)| Prefix { address, len }).into(),
-        router: RouterNo(1),
-        routes: Vec::new(),
-    }
-}
-
-fn spec() -> ProgramSpec {
-    let mut spec = ProgramSpec { version: 1, ..ProgramSpec::default() };
-    for (number, flood_unknown) in [(1, true), (2, false)] {
-        let network = NetworkSpec {
-            number: NetworkNo(number),
-            name: format!("network-{number}"),
-            flood_unknown,
-            mac_age_ms: 30_000,
-            mac_limit: 8,
-            gateway: Some(gateway(number)),
-            overlay: None,
-        };
-        spec.networks.insert(network.number, network);
-    }
-    let vlan = |id| VlanId::new(id);
-    let modes = [
-        VlanMode::Access(None),
-        VlanMode::Access(vlan(7)),
-        VlanMode::Trunk { allowed: vec![], native: None },
-        VlanMode::Trunk { allowed: vlan(7).into_iter().chain(vlan(8)).collect(), native: vlan(7) },
-        VlanMode::Access(None),
-        VlanMode::Access(None),
-    ];
-    for (index, vlan) in modes.into_iter().enumerate() {
-        let number = index as u16;
-        let port = PortSpec {
-            number: PortNo(number),
-            name: format!("port-{number}"),
-            network: NetworkNo(1 + u32::from(number == 5)),
-            vlan,
-            macs: vec![MacAddr([2, 0, 0, 0, 0, number as u8])],
-            ips: vec![
-                IpAddr::from([10, 0, 0, number as u8]),
-                IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, number]),
-            ],
-            port_security: number.is_multiple_of(2),
-            mac_limit: 4,
-            isolated: number == 1 || number == 4,
-            mtu_bytes: 1500,
-            policy: None,
-        };
-        spec.ports.insert(port.number, port);
-    }
-    spec
 }

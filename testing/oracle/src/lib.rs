@@ -1,4 +1,4 @@
-//! Does the switch do what policies mean?
+//! Does the switch do what policies, and services, mean?
 //!
 //! A [`World`] is what people wrote. [`naive`] answers whether a connection may be, and who says so, from the text alone:
 //! a scan for everything, sharing nothing with the compiler but the specs. [`Told`] is what a switch was told of it, and
@@ -9,6 +9,8 @@
 //! mismatch shows the world, the connection and all answers. `cases` reads those of Kubernetes' own suite, and of tiers;
 //! [`enumerate`] makes cases of all shapes of rules; [`random`] makes worlds and steps.
 //!
+//! [`service`] asks the same of services: where a connection may go, and where it goes.
+//!
 //! Limits: what a pod sends to itself is nobody's to judge (kubernetes#95879), and is not asked.
 #![forbid(unsafe_code)]
 #![allow(clippy::missing_panics_doc, reason = "for tests: what does not hold panics")]
@@ -17,6 +19,7 @@ mod cases;
 pub mod enumerate;
 pub mod naive;
 pub mod random;
+pub mod service;
 mod told;
 mod trial;
 mod world;

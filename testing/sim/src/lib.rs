@@ -6,14 +6,18 @@
 //! steps; after each, both must have sent the same bytes by the same ports, dropped the same frames for the same reasons
 //! and know the same stations, and the ledger must be balanced.
 //!
+//! [`Nodes`] are two such worlds, joined by their uplinks, against two references that a wire for each network joins.
+//!
 //! Limits: frames come whole and go whole (segmentation is the ports' matter), and workers take turns.
 #![forbid(unsafe_code)]
 mod message;
+mod nodes;
 mod reference;
 mod step;
 mod world;
 
 pub use message::{Claim, Message, Tag};
+pub use nodes::Nodes;
 pub use reference::Reference;
 pub use step::{Step, scenario};
 pub use world::{Outcome, World};

@@ -134,9 +134,13 @@ impl World {
             let queue = outcome.sent.entry((group.port, group.egress)).or_default();
             for frame in group.frames() {
                 let frame = usize::from(*frame);
-                let undo = group.egress.apply(burst, frame, workers[worker].program());
-                queue.push(burst.gather(frame).to_vec());
-                undo.expect("the world has no tunnels").undo(burst, frame);
+                match group.egress.apply(burst, frame, workers[worker].program()) {
+                    Ok(undo) => {
+                        queue.push(burst.gather(frame).to_vec());
+                        undo.undo(burst, frame);
+                    }
+                    Err(reason) => *outcome.drops.entry(reason).or_default() += 1,
+                }
             }
         }
         burst.clear();

@@ -9,17 +9,31 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// What joins them.
     pub(crate) underlay: Netns,
+    /// Hosts behind these in number, of which the nodes know, and on which nothing runs.
+    pub(crate) strangers: Vec<Netns>,
 }
 
 impl Cluster {
     /// `count` nodes whose switches and agents run, with these networks. Their tunnels end at addresses of one family.
     pub(crate) fn start(count: usize, family: Family, networks: &str) -> Cluster {
+        Cluster::start_with_strangers(count, 0, family, networks)
+    }
+
+    /// The same with hosts for somebody else's switches.
+    pub(crate) fn start_with_strangers(
+        count: usize,
+        strangers: usize,
+        family: Family,
+        networks: &str,
+    ) -> Cluster {
         let underlay = Netns::new().unwrap();
         underlay.ip("link add br0 type bridge").unwrap();
         underlay.ip("link set br0 up").unwrap();
-        let nodes = (1..=count).map(|number| host(&underlay, number)).collect::<Vec<_>>();
-        let mut cluster = Cluster { nodes, underlay };
-        let file = file(count, family, networks);
+        let node = |number| Node::of_several(&format!("node-{number}"), station(&underlay, number));
+        let nodes = (1..=count).map(node).collect::<Vec<_>>();
+        let strangers = (1..=strangers).map(|number| station(&underlay, count + number)).collect();
+        let mut cluster = Cluster { nodes, underlay, strangers };
+        let file = file(cluster.hosts(), family, networks);
         for node in &mut cluster.nodes {
             std::fs::write(node.path("networks.yaml"), &file).unwrap();
             node.start_switch();
@@ -29,9 +43,13 @@ impl Cluster {
         cluster
     }
 
+    fn hosts(&self) -> usize {
+        self.nodes.len() + self.strangers.len()
+    }
+
     /// Waits until each node's kernel knows the stations of all others, and its switch was told.
     fn wait_for_ways(&self) {
-        let others = self.nodes.len() - 1;
+        let others = self.hosts() - 1;
         for node in &self.nodes {
             wait_for("the ways to all nodes", || {
                 let nodes = node.get("nodes");
@@ -56,7 +74,7 @@ impl Cluster {
 
     /// Gives all nodes other networks and objects.
     pub(crate) fn write(&self, family: Family, networks: &str) {
-        let file = file(self.nodes.len(), family, networks);
+        let file = file(self.hosts(), family, networks);
         for node in &self.nodes {
             // At once: the agent must not read half of it.
             std::fs::write(node.path("new"), &file).unwrap();
@@ -70,10 +88,6 @@ impl Cluster {
 pub(crate) enum Family {
     V4,
     V6,
-}
-
-fn host(underlay: &Netns, number: usize) -> Node {
-    Node::of_several(&format!("node-{number}"), station(underlay, number))
 }
 
 /// A namespace on the underlay, by its interface `eth0`.

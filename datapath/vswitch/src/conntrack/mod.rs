@@ -34,6 +34,7 @@
 //! Limits of what is tracked: fragments behind the first have no ports and are not tracked; helpers for protocols that
 //! announce other connections (FTP, SIP) do not exist.
 
+mod answerers;
 mod census;
 mod entry;
 mod exchange;
@@ -51,6 +52,7 @@ mod tcp;
 mod tests;
 mod tuple;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -65,8 +67,9 @@ pub(crate) use sweep::{Chunk, ConnectionView};
 pub(crate) use table::Handle;
 pub(crate) use tuple::{Direction, Endpoint, Tuple, ZoneNo};
 
-use crate::program::PortNo;
+use crate::program::{FrontendSpec, PortNo};
 use crate::time::Now;
+use answerers::Answerers;
 use census::{Census, Event};
 use entry::{Hot, Record};
 use frame::DropReason;
@@ -85,6 +88,7 @@ const EVICTION_PROBES: usize = table::SEGMENT;
 pub(crate) struct Connections {
     table: Table,
     census: Census,
+    answerers: Answerers,
     timeouts: Timeouts,
     /// The entry that the next sweep begins with.
     sweep_hand: AtomicUsize,
@@ -160,6 +164,7 @@ impl Connections {
         Arc::new(Self {
             table: Table::new(total as usize),
             census: Census::new(total),
+            answerers: Answerers::default(),
             timeouts,
             sweep_hand: AtomicUsize::new(0),
             eviction_hand: AtomicUsize::new(0),
@@ -245,12 +250,16 @@ impl Connections {
             let Opening { port, mark, .. } = *opening;
             let record = Record { tuples: [original, reply], port, progress, mark };
             match self.table.insert(&record, now) {
-                Ok(handle) => return Ok(handle),
+                Ok(handle) => {
+                    self.answerers.enter(&record.tuples);
+                    return Ok(handle);
+                }
                 Err(Taken::Original) => return Err(Refusal::Exists),
                 Err(Taken::Full) => return Err(Refusal::TableFull),
                 // What has expired is in nobody's way.
                 Err(Taken::Reply) if self.find(&reply, now).is_none() => {
                     if let Ok(handle) = self.table.insert(&record, now) {
+                        self.answerers.enter(&record.tuples);
                         return Ok(handle);
                     }
                 }
@@ -293,6 +302,21 @@ impl Connections {
         Some(mark)
     }
 
+    /// False if no connection was given to `address` that was meant for another.
+    pub(crate) fn may_answer_for_another(&self, zone: ZoneNo, address: IpAddr) -> bool {
+        self.answerers.may_have(zone, address)
+    }
+
+    /// The same of one of its ports.
+    pub(crate) fn may_answer_for_another_at(&self, zone: ZoneNo, end: &FrontendSpec) -> bool {
+        self.answerers.may_have_at(zone, end.protocol, &Endpoint::new(end.address, end.port))
+    }
+
+    /// True if any connection was given to another than it was meant for.
+    pub(crate) fn has_answerers(&self) -> bool {
+        !self.answerers.is_empty()
+    }
+
     /// Policy has decided again. False if the connection is gone.
     pub(crate) fn set_mark(&self, handle: Handle, mark: Mark) -> bool {
         self.table.with(handle, |entry| entry.hot.set_mark(mark))
@@ -301,10 +325,12 @@ impl Connections {
     /// Ends a connection. False if it was gone.
     pub(crate) fn remove(&self, handle: Handle) -> bool {
         let Some(entry) = self.table.get(handle) else { return false };
-        let (zone, port) = (entry.cold.tuple(Direction::Original).zone, entry.cold.port());
+        let (tuples, port) =
+            (Direction::BOTH.map(|direction| entry.cold.tuple(direction)), entry.cold.port());
         let is_removed = self.table.remove(handle);
         if is_removed {
-            self.census.leave(zone, port);
+            self.census.leave(tuples[0].zone, port);
+            self.answerers.leave(&tuples);
         }
         is_removed
     }

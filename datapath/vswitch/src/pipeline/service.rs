@@ -43,13 +43,20 @@ pub(crate) struct Served {
 pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
     let services = walk.scene.program.services();
     let Some(gateway) = &walk.scene.network.gateway else { return Ok(None) };
-    if services.is_empty() || walk.view.bits(Field::TAG, TAGGED) != 0 || !is_ip(walk) {
+    let connections = walk.scene.shared.connections();
+    if services.is_empty() && !connections.has_answerers() {
+        return Ok(None);
+    }
+    if walk.view.bits(Field::TAG, TAGGED) != 0 || !is_ip(walk) {
         return Ok(None);
     }
     let (scope, (source, destination)) = (walk.scene.scope(), addresses(walk));
     let is_for_service =
         services.is_frontend(scope, destination) && walk.view.destination_mac() == gateway.mac;
-    let concerns_services = is_for_service || services.is_host(scope, source) && may_answer(walk, source);
+    // An endpoint that went still has connections.
+    let is_host =
+        services.is_host(scope, source) || connections.may_answer_for_another(walk.scene.zone(), source);
+    let concerns_services = is_for_service || is_host && may_answer(walk, source);
     if !concerns_services {
         return Ok(None);
     }
@@ -76,7 +83,7 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
     }
 }
 
-/// True for a packet from where some service is served, and for what could be an error about one.
+/// True for a packet from where some service is served, or was, and for what could be an error about one.
 fn may_answer(walk: &mut Walk<'_>, source: IpAddr) -> bool {
     let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
     if !protocol.has_ports() {
@@ -85,6 +92,7 @@ fn may_answer(walk: &mut Walk<'_>, source: IpAddr) -> bool {
     let port = walk.view.get(Field::SOURCE_PORT) as u16;
     let end = FrontendSpec { address: source, protocol, port };
     walk.scene.program.services().is_endpoint(walk.scene.scope(), &end)
+        || walk.scene.shared.connections().may_answer_for_another_at(walk.scene.zone(), &end)
 }
 
 /// True for a connection that its endpoint still serves. TCP and SCTP are left to end; a datagram's sender would never learn.

@@ -127,6 +127,23 @@ fn a_frame_of_a_layer_2_network_crosses_as_it_is_and_its_answer_comes_back_to_on
 }
 
 #[test]
+fn stations_elsewhere_are_forgotten_with_their_network() {
+    let (mut one, mut two) = (bed(1, true), bed(2, true));
+    let hello = super::to(MacAddr::BROADCAST, super::udp(7, 1));
+    cross(&two.send(2, hello), &mut one);
+    let elsewhere = (7, REMOTE[0]);
+    assert!(one.learned().contains(&elsewhere));
+    let mut later = world(1, true);
+    later.version = 2;
+    one.switch.set_program(Program::build(later.clone()).unwrap());
+    assert!(one.learned().contains(&elsewhere), "nothing has changed");
+    later.version = 3;
+    later.networks.get_mut(&NetworkNo(1)).unwrap().overlay = None;
+    one.switch.set_program(Program::build(later).unwrap());
+    assert!(!one.learned().contains(&elsewhere), "it is on this node alone");
+}
+
+#[test]
 fn a_station_that_moves_to_another_node_is_followed() {
     let mut one = bed(1, true);
     let frame = super::udp(7, 1);

@@ -260,6 +260,9 @@ fn an_endpoint_that_goes_keeps_its_connections_of_tcp_and_loses_those_of_udp() {
     bed.switch.set_program(Program::build(later).unwrap());
     let ack = segment(to_service(1, true), (4000, 80), Flags::ACK, (1001, 5001));
     assert_eq!(sent(&bed.send(1, ack)).0, by_tcp, "it is left to end");
+    let answer = segment(back(by_tcp, 1, true), (8080, 4000), Flags::ACK, (5001, 1001));
+    let (client, answer) = sent(&bed.send(by_tcp.into(), answer));
+    assert_eq!((client, ends(&answer).0), (1, (vip(true), 80)), "and its answers are the service's");
     let new = segment(to_service(1, true), (4001, 80), Flags::SYN, (1000, 0));
     assert_ne!(sent(&bed.send(1, new)).0, by_tcp);
     assert_ne!(sent(&bed.send(1, datagram(port))).0, by_tcp, "a datagram finds another");
