@@ -4,6 +4,7 @@ use frame::{Burst, DropReason, Offload};
 use wire::{EtherType, IpProtocol};
 
 use crate::actions::{Actions, Origin, Output};
+use crate::gateway::{Answer, Handled};
 use crate::key::{Field, class, ip, mac};
 use crate::outputs::Egress;
 use crate::parse::{Packet, Raw, parse};
@@ -16,8 +17,8 @@ use crate::time::Now;
 /// What one stage says about a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The stage: `tunnel`, `parse`, `admit`, `security`, `learn`, `connection`, `service`, `gateway`, `forward`,
-    /// `policy`, `output`, `drop`.
+    /// The stage: `tunnel`, `parse`, `admit`, `security`, `learn`, `dhcp`, `connection`, `service`, `gateway`,
+    /// `forward`, `policy`, `output`, `drop`.
     pub stage: &'static str,
     /// What it found, for people.
     pub sentence: String,
@@ -69,6 +70,14 @@ impl Switch {
         let mut walk = Walk::new(scene, sight).with_trace(std::mem::take(&mut explanation.steps));
         let actions = pipeline::run(&mut walk);
         explanation.steps = walk.into_trace();
+        if let Output::Answer(Answer::Configure(asked)) = actions.output {
+            let (origin, network, program) = (scene.origin(), scene.network.number, &*self.program);
+            let burst = &mut burst;
+            let mut handled = Handled { burst, frame: 0, packet: &packet, origin, network, program, now };
+            // What is asked lies beyond what the stages read: only the answer says it.
+            let sentence = handled.configure(asked)?.words();
+            explanation.steps.push(Step { stage: "dhcp", sentence });
+        }
         explanation.list_outputs(&actions, (&packet, scene.origin()), &self.program);
         Ok(())
     }

@@ -117,6 +117,7 @@ fn spec() -> ProgramSpec {
             mac_age_ms: 30_000,
             mac_limit: 8,
             gateway: Some(gateway(number)),
+            dhcp: None,
             overlay: None,
         };
         spec.networks.insert(network.number, network);

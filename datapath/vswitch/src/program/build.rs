@@ -11,7 +11,7 @@ use super::{
     Domain, DomainNo, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec, Node, NodeNo,
     Port, PortNo, PortSpec, Program, ProgramError, ProgramSpec, Tunnel, Underlay, VlanMode,
 };
-use super::{policy, routers, service, underlay};
+use super::{dhcp, policy, routers, service, underlay};
 
 impl Program {
     /// Checks `spec` and derives the lookups.
@@ -80,7 +80,10 @@ pub(super) fn is_source(ip: IpAddr) -> bool {
 /// Adds a network with its ports, its domains and its stations to `program`.
 fn add_network(program: &mut Program, spec: &NetworkSpec, specs: &[&PortSpec]) -> Result<(), ProgramError> {
     let transparent = specs.iter().all(|port| port.vlan == VlanMode::Access(None));
-    let ports: Vec<Port> = specs.iter().map(|port| derive_port(port, transparent)).collect();
+    let dhcp = dhcp::build(spec)?;
+    let lease = |port: &PortSpec| dhcp.as_ref().and_then(|dhcp| dhcp::lease(port, dhcp));
+    let ports: Vec<Port> =
+        specs.iter().map(|port| Port { lease: lease(port), ..derive_port(port, transparent) }).collect();
     let overlay = spec.overlay.as_ref();
     let overlay = overlay.map(|overlay| underlay::port(spec.number, spec.mac_limit, overlay, transparent));
     let remote = remote_members(spec, program.underlay());
@@ -116,6 +119,7 @@ fn add_network(program: &mut Program, spec: &NetworkSpec, specs: &[&PortSpec]) -
         unnamed,
         stations,
         gateway: None,
+        dhcp,
         has_policies: specs.iter().any(|port| port.policy.is_some()),
     };
     program.networks.insert(spec.number, network);
@@ -164,6 +168,7 @@ fn derive_port(spec: &PortSpec, transparent: bool) -> Port {
         mac_limit: spec.mac_limit,
         mtu_bytes: spec.mtu_bytes,
         policy: spec.policy,
+        lease: None,
         vni: None,
     }
 }

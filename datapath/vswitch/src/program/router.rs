@@ -84,6 +84,7 @@ pub struct GatewaySpec {
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
     pub(crate) mac: MacAddr,
+    /// As listed; where one is IPv6, the link-local one of its MAC is the last.
     pub(super) addresses: Vec<IpAddr>,
     pub(super) router: RouterNo,
 }

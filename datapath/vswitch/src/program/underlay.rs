@@ -242,6 +242,7 @@ pub(super) fn port(network: NetworkNo, mac_limit: u32, overlay: &OverlaySpec, tr
         // Each node has its own.
         mtu_bytes: super::MAX_MTU_BYTES,
         policy: None,
+        lease: None,
         vni: Some(overlay.vni),
     }
 }
