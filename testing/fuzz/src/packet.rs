@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use frame::{Burst, Checksum, Gso, GsoKind, Offload};
 use vswitch::program::{
-    GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, ProgramSpec, RouterNo, VlanId, VlanMode,
+    DhcpSpec, GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, ProgramSpec, RouterNo, VlanId,
+    VlanMode,
 };
 use vswitch::{CacheSizes, Now, Outputs, ProcessReport, Program, Shared, Switch};
 use wire::MacAddr;
@@ -63,9 +64,11 @@ impl World {
         assert_eq!(frames + report.copies, sent as u64 + report.drops.total(), "frames without a fate");
         for group in self.outputs.groups() {
             for frame in group.frames().iter().map(|frame| usize::from(*frame)) {
-                // But for the gateway's answer to who sent it, which is in its place.
+                // But for the switch's answer to who sent it, which is in its place.
                 let is_answer = mac_at(self.burst.head(frame), 0) == senders[frame]
-                    || self.burst.head(frame).starts_with(&[0x33, 0x33]);
+                    || [&[0x33, 0x33][..], &[0xff; 6]]
+                        .iter()
+                        .any(|to| self.burst.head(frame).starts_with(to));
                 assert!(group.port != port || is_answer, "a frame goes back to where it came from");
             }
         }
@@ -107,6 +110,26 @@ fn gateway(network: u32) -> GatewaySpec {
     }
 }
 
+/// For the addresses that ports list, whose subnet no gateway is of.
+fn dhcp(network: u32) -> DhcpSpec {
+    let gateway = gateway(network);
+    let default = |prefix: &Prefix| {
+        let all = match prefix.address {
+            IpAddr::V4(_) => IpAddr::from([0; 4]),
+            IpAddr::V6(_) => IpAddr::from([0; 16]),
+        };
+        (Prefix { address: all, len: 0 }, prefix.address)
+    };
+    DhcpSpec {
+        mac: gateway.mac,
+        servers: vec![Prefix { address: [10, 0, 0, 254].into(), len: 24 }],
+        routes: gateway.addresses.iter().map(default).collect(),
+        nameservers: vec![[10, 0, 0, 53].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 0x53].into()],
+        domain: None,
+        search: vec!["example.org".to_owned()],
+    }
+}
+
 fn spec() -> ProgramSpec {
     let mut spec = ProgramSpec { version: 1, ..ProgramSpec::default() };
     for (number, flood_unknown) in [(1, true), (2, false)] {
@@ -117,7 +140,7 @@ fn spec() -> ProgramSpec {
             mac_age_ms: 30_000,
             mac_limit: 8,
             gateway: Some(gateway(number)),
-            dhcp: None,
+            dhcp: Some(dhcp(number)),
             overlay: None,
         };
         spec.networks.insert(network.number, network);

@@ -13,7 +13,7 @@ use reconcile::datapath::{
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use vswitch::program::{
-    GatewaySpec, NetworkSpec, NodeSpec, OverlaySpec, PortNo, RouteSpec, UnderlaySpec, VlanMode,
+    DhcpSpec, GatewaySpec, NetworkSpec, NodeSpec, OverlaySpec, PortNo, RouteSpec, UnderlaySpec, VlanMode,
 };
 
 use super::policy;
@@ -84,7 +84,7 @@ impl Datapath for GrpcSwitch {
             tracing::warn!(
                 network = network.number,
                 reason,
-                "the network lacks its gateway or its part on other nodes"
+                "the network lacks its gateway, its part on other nodes or its DHCP"
             );
         }
         for reason in &answer.object_errors {
@@ -151,6 +151,7 @@ fn network(spec: &NetworkSpec) -> proto::Network {
         mac_age_ms: spec.mac_age_ms,
         mac_limit: spec.mac_limit,
         gateway: spec.gateway.as_ref().map(gateway),
+        dhcp: spec.dhcp.as_ref().map(dhcp),
         overlay: spec.overlay.as_ref().map(overlay),
     }
 }
@@ -161,6 +162,21 @@ fn gateway(spec: &GatewaySpec) -> proto::Gateway {
         addresses: spec.addresses.iter().map(ToString::to_string).collect(),
         router: spec.router.0,
         routes: spec.routes.iter().map(route).collect(),
+    }
+}
+
+fn dhcp(spec: &DhcpSpec) -> proto::Dhcp {
+    let route = |(to, via): &(vswitch::program::Prefix, std::net::IpAddr)| proto::DhcpRoute {
+        to: to.to_string(),
+        via: via.to_string(),
+    };
+    proto::Dhcp {
+        mac: spec.mac.to_string(),
+        servers: spec.servers.iter().map(ToString::to_string).collect(),
+        routes: spec.routes.iter().map(route).collect(),
+        nameservers: spec.nameservers.iter().map(ToString::to_string).collect(),
+        domain: spec.domain.clone().unwrap_or_default(),
+        search: spec.search.clone(),
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Board {
 struct Asked {
     version: u64,
     networks: BTreeMap<NetworkNo, NetworkSpec>,
-    /// Why networks forward without the gateway, or the part on other nodes, that they were asked to have.
+    /// Why networks forward without the gateway, the part on other nodes or the DHCP that they were asked to have.
     network_faults: BTreeMap<NetworkNo, String>,
     underlay: Option<UnderlaySpec>,
     /// Why there are no tunnels.
@@ -231,6 +231,10 @@ impl Asked {
             Ok(overlay) => spec.overlay = overlay.filter(|_| self.underlay.is_some()),
             Err(error) => drop(self.network_faults.insert(number, error)),
         }
+        match network.dhcp.as_ref().map(convert::dhcp).transpose() {
+            Ok(dhcp) => spec.dhcp = dhcp,
+            Err(error) => drop(self.network_faults.insert(number, error)),
+        }
         self.networks.insert(number, spec);
     }
 
@@ -305,7 +309,7 @@ impl Asked {
         self.underlay = converted.unwrap_or_default();
     }
 
-    /// Leaves the gateway, the overlay or the underlay out that `error` is about, if it is about one.
+    /// Leaves the gateway, the overlay, the DHCP or the underlay out that `error` is about, if it is about one.
     fn drop_part(&mut self, error: &ProgramError) -> bool {
         match error {
             ProgramError::Gateway { network, .. } | ProgramError::Overlap { second: network, .. } => {
@@ -313,6 +317,9 @@ impl Asked {
             }
             ProgramError::Overlay { network, .. } => {
                 self.drop_of_network(network, error, |network| network.overlay.take().is_some())
+            }
+            ProgramError::Dhcp { network, .. } => {
+                self.drop_of_network(network, error, |network| network.dhcp.take().is_some())
             }
             ProgramError::Node { .. } => self.drop_underlay(error),
             ProgramError::Service { service, .. }
@@ -416,6 +423,7 @@ fn blamed(error: &ProgramError) -> Vec<&str> {
         | ProgramError::DuplicateAddress { first, second, .. } => vec![first, second],
         // Networks, not ports.
         ProgramError::Gateway { .. }
+        | ProgramError::Dhcp { .. }
         | ProgramError::Overlap { .. }
         | ProgramError::Overlay { .. }
         | ProgramError::Node { .. }

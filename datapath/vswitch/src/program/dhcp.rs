@@ -12,11 +12,8 @@ use super::build::is_source;
 use super::tables::link_local;
 use super::{GatewaySpec, NetworkSpec, PortSpec, Prefix, ProgramError};
 
-/// Bytes that a network's own options of DHCPv4 may have: what every client takes (`dhcpv4::MIN_MAX_PACKET_BYTES`), without
-/// headers and the options about the client and its lease.
-const MAX_V4_OPTIONS_BYTES: usize = 210;
-/// The same for IPv6's messages, which are no longer than the packet that every link takes.
-const MAX_V6_OPTIONS_BYTES: usize = 512;
+const MAX_V4_OPTIONS_BYTES: usize = dhcpv4::ROOM_FOR_NETWORK_BYTES;
+const MAX_V6_OPTIONS_BYTES: usize = dhcpv6::ROOM_FOR_NETWORK_BYTES;
 /// How long hosts without RFC 4191 keep the router as the one for all destinations: the longest time that there is
 /// (RFC 8319). The others keep it for good, by the option for its route.
 const ROUTER_LIFETIME_S: u16 = u16::MAX;
