@@ -1,7 +1,11 @@
 //! How is a network said on the switch's socket? By the agent that asks for it, and by the switch that is asked.
 
+use std::net::IpAddr;
+
 use local_api::switch_v1 as proto;
-use vswitch::program::{GatewaySpec, LocalnetSpec, NetworkSpec, OverlaySpec, RouteSpec, Via};
+use vswitch::program::{
+    DhcpSpec, GatewaySpec, LocalnetSpec, NetworkSpec, OverlaySpec, Prefix, RouteSpec, Via,
+};
 
 /// The network, with its VLAN of the uplink if it is in one.
 pub(crate) fn network(spec: &NetworkSpec, localnet: Option<&LocalnetSpec>) -> proto::Network {
@@ -13,6 +17,7 @@ pub(crate) fn network(spec: &NetworkSpec, localnet: Option<&LocalnetSpec>) -> pr
         mac_limit: spec.mac_limit,
         gateway: spec.gateway.as_ref().map(gateway),
         overlay: spec.overlay.as_ref().map(overlay),
+        dhcp: spec.dhcp.as_ref().map(dhcp),
         localnet: localnet.map(|it| proto::Localnet { vlan: it.vlan.get().into(), port: it.port.0.into() }),
     }
 }
@@ -28,6 +33,18 @@ fn gateway(spec: &GatewaySpec) -> proto::Gateway {
         addresses: spec.addresses.iter().map(ToString::to_string).collect(),
         router: spec.router.0,
         routes: spec.routes.iter().map(route).collect(),
+    }
+}
+
+fn dhcp(spec: &DhcpSpec) -> proto::Dhcp {
+    let route = |(to, via): &(Prefix, IpAddr)| proto::DhcpRoute { to: to.to_string(), via: via.to_string() };
+    proto::Dhcp {
+        mac: spec.mac.to_string(),
+        servers: spec.servers.iter().map(ToString::to_string).collect(),
+        routes: spec.routes.iter().map(route).collect(),
+        nameservers: spec.nameservers.iter().map(ToString::to_string).collect(),
+        domain: spec.domain.clone().unwrap_or_default(),
+        search: spec.search.clone(),
     }
 }
 

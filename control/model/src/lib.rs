@@ -8,6 +8,7 @@
 mod attachment;
 mod cluster_policy;
 mod device;
+mod dhcp;
 mod file;
 mod gateway;
 mod mac;

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{KindChoice, NameError, NetworkName, PortKind, Subnet, SubnetError, SubnetSpec, Underlay, parts};
+use crate::{
+    KindChoice, NameError, NetworkName, PortKind, Subnet, SubnetError, SubnetSpec, Underlay, dhcp, parts,
+};
 
 /// A network as a person writes it in the networks file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -33,6 +35,10 @@ pub struct NetworkSpec {
     /// what a gateway sends out. It has the first address that pods could have. For one network with a router.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub host: bool,
+    /// The switch answers DHCP, of both families, with the addresses that pods were given, and as a router those that look for
+    /// one; not: whoever answers is somebody else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dhcp: bool,
     /// Routes that pods get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSpec>,
@@ -346,6 +352,41 @@ pub enum Invalid {
     /// No address is left for the node.
     #[error("host: {0} has no address for the node: widen its ranges or exclude less")]
     NoHostAddress(IpNet),
+    /// There are no addresses to give.
+    #[error("dhcp: the network has no subnets: add one, or remove dhcp")]
+    DhcpWithoutSubnet,
+    /// Nobody could answer in the subnet.
+    #[error(
+        "subnets[{index}].gateway: DHCP needs an address in {subnet} to answer from: name one of its hosts, or remove dhcp"
+    )]
+    DhcpWithoutGateway {
+        /// Which one, from 0.
+        index: usize,
+        /// The subnet.
+        subnet: IpNet,
+    },
+    /// A domain that DHCP cannot tell.
+    #[error(
+        "{field}: {text:?} is no domain name, which DHCP is to tell: write labels of letters, digits and hyphens between dots"
+    )]
+    DhcpDomain {
+        /// The field.
+        field: String,
+        /// What it says.
+        text: String,
+    },
+    /// Answers would be too long.
+    #[error(
+        "dhcp: the network's nameservers, domains and routes take {bytes} bytes of an answer of {family}, which has room for {max}: remove some"
+    )]
+    DhcpTooLong {
+        /// DHCPv4, or what IPv6 has.
+        family: &'static str,
+        /// The bytes.
+        bytes: usize,
+        /// Those that there are.
+        max: usize,
+    },
     /// A number outside of its bounds.
     #[error("{field}: {value} is out of bounds: choose {min} to {max}")]
     OutOfBounds {
@@ -467,6 +508,9 @@ impl Network {
         within("macLimit", spec.mac_limit, 1, MAX_STATIONS)?;
         within("portMacLimit", spec.port_mac_limit, 0, MAX_STATIONS)?;
         let routes = check_routes(&spec.routes, &subnets)?;
+        if spec.dhcp {
+            dhcp::check(&spec.dns, &subnets, &routes)?;
+        }
         let vhost_socket = check_socket(&spec.vhost_user)?;
         let cluster = subnets.iter().map(Subnet::net).collect();
         let (spec, elsewhere) = (spec.clone(), Vec::new());

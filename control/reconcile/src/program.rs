@@ -5,10 +5,12 @@
 //! be is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use model::{MacAddr, NetworkName, Subnet};
 use vswitch::program::{
-    GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, RouterNo, VlanId, VlanMode,
+    DhcpSpec, GatewaySpec, NetworkNo, NetworkSpec, PortNo, PortSpec, Prefix, RouterNo, VlanId, VlanMode,
 };
 
 use crate::datapath::{Applied, Datapath, DatapathError, Device, Port, Take, Update, VhostUserRole};
@@ -236,7 +238,7 @@ impl Programmer {
     }
 }
 
-fn network(known: &Known, desired: &Desired) -> NetworkSpec {
+pub(crate) fn network(known: &Known, desired: &Desired) -> NetworkSpec {
     let spec = known.network.spec();
     NetworkSpec {
         number: NetworkNo(known.number),
@@ -245,8 +247,33 @@ fn network(known: &Known, desired: &Desired) -> NetworkSpec {
         mac_age_ms: u64::from(spec.mac_age_seconds) * 1000,
         mac_limit: spec.mac_limit,
         gateway: known.network.router().map(|router| gateway(known, router, desired)),
+        dhcp: spec.dhcp.then(|| dhcp(known)),
         overlay: desired.reached().and_then(|_| underlay::overlay(known)),
     }
+}
+
+/// What hosts of the network are told that ask: what a CNI result says.
+fn dhcp(known: &Known) -> DhcpSpec {
+    let network = &known.network;
+    let prefix = |net: &IpNet| Prefix { address: net.addr(), len: net.prefix_len() };
+    let server = |subnet: &Subnet| {
+        let address = subnet.gateway().filter(IpAddr::is_ipv4)?;
+        Some(Prefix { address, len: subnet.net().prefix_len() })
+    };
+    let dns = &network.spec().dns;
+    DhcpSpec {
+        mac: station_mac(known),
+        servers: network.subnets().iter().filter_map(server).collect(),
+        routes: network.routes().iter().map(|(to, via)| (prefix(to), *via)).collect(),
+        nameservers: dns.nameservers.clone(),
+        domain: dns.domain.clone(),
+        search: dns.search.clone(),
+    }
+}
+
+/// The station by which the switch itself speaks in the network.
+fn station_mac(known: &Known) -> MacAddr {
+    known.network.spec().vni.map_or_else(|| gateway_mac(known.number), underlay::gateway_mac)
 }
 
 /// The number of the router of a network.
@@ -263,7 +290,7 @@ fn gateway(known: &Known, router: &NetworkName, desired: &Desired) -> GatewaySpe
         |subnet: &Subnet| Some(Prefix { address: subnet.gateway()?, len: subnet.net().prefix_len() });
     let routes = desired.reached().into_iter().flat_map(|reached| reached.routes(&known.network));
     GatewaySpec {
-        mac: known.network.spec().vni.map_or_else(|| gateway_mac(known.number), underlay::gateway_mac),
+        mac: station_mac(known),
         addresses: known.network.subnets().iter().filter_map(prefix).collect(),
         router: RouterNo(router_of(known, router, desired)),
         routes: routes.chain(host::routes_out(known, desired)).collect(),

@@ -131,6 +131,7 @@ pub(crate) fn network() -> NetworkSpec {
         mac_age_ms: 1000,
         mac_limit: 0,
         gateway: None,
+        dhcp: None,
         overlay: None,
     }
 }

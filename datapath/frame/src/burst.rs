@@ -15,10 +15,14 @@ pub const HEAD_BYTES: usize = 128;
 pub const PEEK_BYTES: usize = 80;
 /// The longest frame: a 64 KB IP packet behind Ethernet and two tags.
 pub const MAX_FRAME_BYTES: usize = 65_535 + 14 + 8;
+/// The longest frame that [`Burst::replace`] makes: the packet that every IPv6 link takes (RFC 8200 §5), behind Ethernet.
+pub const MAX_REPLACED_BYTES: usize = 1280 + 14;
 /// Segments one frame may be scattered over. Linux sends at most 47 (MAX_SKB_FRAGS 45 + 2).
 pub const MAX_SEGMENTS: usize = 256;
 
 const ROOM: usize = HEADROOM_BYTES + HEAD_BYTES;
+/// What of a replaced frame is behind its head.
+const TAIL_BYTES: usize = MAX_REPLACED_BYTES - HEAD_BYTES;
 
 #[repr(C, align(64))]
 struct Head([u8; ROOM]);
@@ -71,6 +75,8 @@ pub struct Burst {
     segments: Vec<Segment>,
     /// What [`Burst::push_owned`] took; segments point into it.
     owned: Vec<Vec<u8>>,
+    /// The bodies of replaced frames: [`TAIL_BYTES`] for each frame. Never grows: segments point into it.
+    tails: Vec<u8>,
     len: usize,
 }
 
@@ -98,6 +104,8 @@ impl Burst {
             meta: [Meta::EMPTY; BURST_FRAMES],
             segments: Vec::with_capacity(4 * BURST_FRAMES),
             owned: Vec::new(),
+            // Zeroed by the kernel: pages that no answer needs are never there.
+            tails: vec![0; BURST_FRAMES * TAIL_BYTES],
             len: 0,
         }
     }
@@ -341,14 +349,29 @@ impl Burst {
     }
 
     /// Makes frame `index` consist of `bytes` alone, with nothing left to the next hop: an answer in the place of a question.
-    /// False if they are none, or more than [`HEAD_BYTES`]; the frame is unchanged then.
+    /// False if they are none, or more than [`MAX_REPLACED_BYTES`]; the frame is unchanged then.
     pub fn replace(&mut self, index: usize, bytes: &[u8]) -> bool {
-        if bytes.is_empty() || bytes.len() > HEAD_BYTES {
+        if bytes.is_empty() || bytes.len() > MAX_REPLACED_BYTES || index >= self.len {
             return false;
         }
-        self.heads[index].0[HEADROOM_BYTES..HEADROOM_BYTES + bytes.len()].copy_from_slice(bytes);
-        let head_len = bytes.len() as u16;
-        self.meta[index] = Meta { head_len, head_start: HEADROOM_BYTES as u16, ..Meta::EMPTY };
+        let (head, tail) = bytes.split_at(bytes.len().min(HEAD_BYTES));
+        self.heads[index].0[HEADROOM_BYTES..HEADROOM_BYTES + head.len()].copy_from_slice(head);
+        // SAFETY: `index < len <= BURST_FRAMES`, so the frame's own TAIL_BYTES lie inside of `tails`, and `tail` is no longer
+        // than those. No slice of `tails` is ever made, which would end the use of pointers that other frames' segments
+        // hold; nor is this frame's old segment read again, for it is replaced below. The bytes stay readable as long as
+        // the burst: `tails` is neither grown nor given away.
+        let body = unsafe {
+            let room = self.tails.as_mut_ptr().add(index * TAIL_BYTES);
+            std::ptr::copy_nonoverlapping(tail.as_ptr(), room, tail.len());
+            Segment::new(room, tail.len())
+        };
+        self.meta[index] = Meta {
+            head_len: head.len() as u16,
+            head_start: HEADROOM_BYTES as u16,
+            body_len: tail.len() as u32,
+            body: Body::Run(body),
+            ..Meta::EMPTY
+        };
         true
     }
 
@@ -494,10 +517,41 @@ mod tests {
         burst.grow_front(0, 4).unwrap();
         assert!(burst.replace(0, &[7; HEAD_BYTES]));
         assert_eq!((burst.gather(0).to_vec(), burst.offload(0)), (vec![7; HEAD_BYTES], Offload::NONE));
-        for wrong in [&[][..], &[7; HEAD_BYTES + 1]] {
+        for wrong in [&[][..], &[7; MAX_REPLACED_BYTES + 1]] {
             assert!(!burst.replace(0, wrong));
         }
         assert!(burst.replace(0, &[9]) && burst.gather(0).to_vec() == [9]);
+        assert!(!burst.replace(1, &[9]), "there is no such frame");
+    }
+
+    #[test]
+    fn every_frame_of_a_burst_can_be_replaced_by_a_long_one_and_replaced_again() {
+        let mut burst = Burst::new();
+        for _ in 0..2 {
+            for _ in 0..BURST_FRAMES {
+                burst.push_owned(vec![1; 300], Offload::NONE).unwrap();
+            }
+            for round in 0..2u8 {
+                for index in 0..BURST_FRAMES {
+                    let answer = vec![index as u8 + round; MAX_REPLACED_BYTES - index];
+                    assert!(burst.replace(index, &answer));
+                }
+                for index in 0..BURST_FRAMES {
+                    let answer = vec![index as u8 + round; MAX_REPLACED_BYTES - index];
+                    assert_eq!(
+                        (burst.gather(index).to_vec(), burst.frame_len(index)),
+                        (answer.clone(), answer.len())
+                    );
+                }
+            }
+            let again = burst.gather(3).to_vec();
+            assert!(burst.replace(3, &again));
+            assert!(burst.encapsulate(3, &[9; 50]), "it leaves as any other frame");
+            assert_eq!(burst.gather(3).to_vec(), [vec![9; 50], again].concat());
+            let mut moved = burst;
+            moved.clear();
+            burst = moved;
+        }
     }
 
     #[test]

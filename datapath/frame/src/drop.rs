@@ -69,13 +69,17 @@ pub enum DropReason {
     PolicyDenied,
     /// Nobody serves the service's address and port that it is for.
     NoEndpoint,
+    /// It is a message of DHCP that the switch takes and has no answer to.
+    DhcpUnanswered,
+    /// Its port was told its addresses as often as it may be for now.
+    AnswerLimit,
     /// Dropped on purpose by an injected fault (tests only).
     Fault,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [DropReason; 33] = [
+    pub const ALL: [DropReason; 35] = [
         Self::Truncated,
         Self::Malformed,
         Self::BadSourceMac,
@@ -108,6 +112,8 @@ impl DropReason {
         Self::NoNatPort,
         Self::PolicyDenied,
         Self::NoEndpoint,
+        Self::DhcpUnanswered,
+        Self::AnswerLimit,
         Self::Fault,
     ];
 
@@ -146,6 +152,8 @@ impl DropReason {
             Self::NoNatPort => "no_nat_port",
             Self::PolicyDenied => "policy_denied",
             Self::NoEndpoint => "no_endpoint",
+            Self::DhcpUnanswered => "dhcp_unanswered",
+            Self::AnswerLimit => "answer_limit",
             Self::Fault => "fault",
         }
     }
@@ -185,6 +193,8 @@ impl DropReason {
             Self::NoNatPort => "its source is to be translated, and no port is free for it",
             Self::PolicyDenied => "a policy does not allow its connection",
             Self::NoEndpoint => "nobody serves the service's address and port that it is for",
+            Self::DhcpUnanswered => "it is a message of DHCP that the switch takes and has no answer to",
+            Self::AnswerLimit => "its port was told its addresses as often as it may be in this second",
             Self::Fault => "a test injected this fault",
         }
     }

@@ -16,7 +16,8 @@ mod gather;
 mod offload;
 
 pub use burst::{
-    BURST_FRAMES, Burst, HEAD_BYTES, HEADROOM_BYTES, MAX_FRAME_BYTES, MAX_SEGMENTS, PEEK_BYTES, PushError,
+    BURST_FRAMES, Burst, HEAD_BYTES, HEADROOM_BYTES, MAX_FRAME_BYTES, MAX_REPLACED_BYTES, MAX_SEGMENTS,
+    PEEK_BYTES, PushError,
 };
 pub use drop::{DropCounts, DropReason};
 pub use gather::{BodyRuns, Gather, Segment};

@@ -89,6 +89,7 @@ fn program() -> std::sync::Arc<Program> {
         mac_age_ms: 300_000,
         mac_limit: 1024,
         gateway: None,
+        dhcp: None,
         overlay: None,
     };
     let port = |number: u16| PortSpec {

@@ -5,7 +5,7 @@ use wire::{EtherType, IpProtocol};
 
 use crate::actions::{Actions, Output};
 use crate::conntrack::Tuple;
-use crate::gateway::Budget;
+use crate::gateway::{Answer, Budget, Handled};
 use crate::key::{Field, class, ip, mac};
 use crate::outputs::{Egress, Outputs};
 use crate::parse::{Packet, Raw, parse};
@@ -18,8 +18,8 @@ use crate::time::Now;
 /// What one stage says about a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The stage: `tunnel`, `parse`, `admit`, `security`, `learn`, `connection`, `service`, `gateway`, `forward`,
-    /// `policy`, `output`, `drop`.
+    /// The stage: `tunnel`, `parse`, `admit`, `security`, `learn`, `dhcp`, `connection`, `service`, `gateway`,
+    /// `forward`, `policy`, `output`, `drop`.
     pub stage: &'static str,
     /// What it found, for people.
     pub sentence: String,
@@ -105,6 +105,16 @@ impl Switch {
         let opens = walk.opens();
         explanation.denied_by = walk.denied_by().map(str::to_owned);
         explanation.steps = walk.into_trace();
+        if let Output::Answer(Answer::Configure(asked)) = actions.output {
+            let (origin, network, program) = (scene.origin(), scene.network.number, &*self.program);
+            // What is asked lies beyond what the stages read: only the answer says it, which takes the question's place.
+            let mut copy = Burst::new();
+            copy.push_owned(burst.gather(0).to_vec(), Offload::NONE).map_err(|_| DropReason::Malformed)?;
+            let (burst, packet) = (&mut copy, &packet);
+            let mut handled = Handled { burst, frame: 0, packet, origin, network, program, now };
+            let sentence = handled.configure(asked)?.words();
+            explanation.say("dhcp", sentence);
+        }
         explanation.carry_out((&actions, opens), (&scene, &packet), &mut burst);
         Ok(())
     }

@@ -57,7 +57,7 @@ fn describe_actions(entry: &Entry, program: &Program) -> String {
             Some((hop, None)) => format!("routed to port {} as {}", hop.port.0, hop.mac),
             None => "routed to nobody".to_owned(),
         },
-        Output::Answer(answer) => return format!("the gateway answers: {}", answer.words()),
+        Output::Answer(answer) => return format!("the switch answers: {}", answer.words()),
         Output::Flood { domain, sender_isolated } => {
             let sender = entry.key.get(Field::IN_PORT);
             let receivers = program.domain(domain).receivers(sender_isolated);

@@ -12,18 +12,24 @@ use frame::{Burst, Checksum, DropReason, HEAD_BYTES};
 use wire::{EtherType, IpProtocol, MacAddr, arp, checksum, ethernet, icmpv4, icmpv6, ipv4, ipv6, nd};
 
 use crate::actions::Origin;
+use crate::dhcp::Asked;
 use crate::key::{Field, class, ip, mac};
 use crate::outputs::{Egress, Outputs};
 use crate::parse::Packet;
-use crate::program::{Gateway, HopNo, NetworkNo, Program};
+use crate::program::{Gateway, HopNo, NetworkNo, PortNo, Program};
 use crate::switch::ProcessReport;
 use crate::time::Now;
 
 /// Complaints of one switch in a second: what Linux sends at most, too (`icmp_msgs_per_sec`).
 const COMPLAINTS_PER_S: u32 = 1000;
+/// Hosts of one port that one switch tells their addresses in a second: one host asks a few times, a port that is asked for
+/// many (a test's, a host's that starts again and again) not more often than that.
+const CONFIGURATIONS_PER_S: u32 = 100;
 /// Hops of what the gateway sends itself (RFC 1700); neighbour discovery's never leave the link (RFC 4861 §7.1.2).
-const TTL: u8 = 64;
-const LINK_TTL: u8 = 255;
+pub(crate) const TTL: u8 = 64;
+pub(crate) const LINK_TTL: u8 = 255;
+/// The group of all hosts of a link (RFC 4291 §2.7.1).
+pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// What the gateway says instead of forwarding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub(crate) enum Answer {
     Neighbor(MacAddr),
     /// The echo.
     Echo,
+    /// The asking host's addresses, and what it is to know of its network.
+    Configure(Asked),
     /// Why it goes no further.
     Complain(Complaint),
 }
@@ -44,6 +52,7 @@ impl Answer {
         match self {
             Self::Arp(mac) | Self::Neighbor(mac) => format!("it is at {mac}"),
             Self::Echo => "the echo".to_owned(),
+            Self::Configure(asked) => format!("its configuration, {}", asked.words()),
             Self::Complain(complaint) => complaint.reason().sentence().to_owned(),
         }
     }
@@ -100,20 +109,45 @@ impl Complaint {
     }
 }
 
-/// How many complaints a switch may still send.
-#[derive(Debug, Default)]
+/// How much a switch may still say of what others could make it say without end.
+#[derive(Debug)]
 pub(crate) struct Budget {
-    second: u64,
+    complaints: Second,
+    /// Of all ports that have the same number but for multiples of how many these are: who asks too much takes from few.
+    configurations: [Second; 64],
+}
+
+/// What was said in one second.
+#[derive(Debug, Clone, Copy, Default)]
+struct Second {
+    number: u64,
     spent: u32,
 }
 
+impl Default for Budget {
+    fn default() -> Self {
+        Self { complaints: Second::default(), configurations: [Second::default(); 64] }
+    }
+}
+
 impl Budget {
-    fn take(&mut self, now: Now) -> bool {
-        if now.ms / 1000 != self.second {
-            *self = Self { second: now.ms / 1000, spent: 0 };
+    fn complain(&mut self, now: Now) -> bool {
+        self.complaints.take(COMPLAINTS_PER_S, now)
+    }
+
+    fn configure(&mut self, port: PortNo, now: Now) -> bool {
+        let share = usize::from(port.0) % self.configurations.len();
+        self.configurations[share].take(CONFIGURATIONS_PER_S, now)
+    }
+}
+
+impl Second {
+    fn take(&mut self, limit: u32, now: Now) -> bool {
+        if now.ms / 1000 != self.number {
+            *self = Self { number: now.ms / 1000, spent: 0 };
         }
-        self.spent += 1;
-        self.spent <= COMPLAINTS_PER_S
+        self.spent = self.spent.saturating_add(1);
+        self.spent <= limit
     }
 }
 
@@ -205,8 +239,14 @@ impl Handled<'_> {
             Answer::Arp(mac) => self.arp(mac).ok_or(DropReason::ForGateway)?,
             Answer::Neighbor(mac) => self.neighbor(mac).ok_or(DropReason::ForGateway)?,
             Answer::Echo => self.echo(),
+            Answer::Configure(asked) => {
+                if !budget.configure(self.origin.port, self.now) {
+                    return Err(DropReason::AnswerLimit);
+                }
+                self.configure(asked)?;
+            }
             Answer::Complain(complaint) => {
-                let told = self.may_complain(complaint) && budget.take(self.now);
+                let told = self.may_complain(complaint) && budget.complain(self.now);
                 let told = told.then(|| self.complain(complaint)).flatten();
                 return told.ok_or(complaint.reason());
             }
@@ -218,9 +258,14 @@ impl Handled<'_> {
         self.packet.key.get(Field::ETHER_TYPE) == u64::from(EtherType::IPV4.0)
     }
 
-    fn addresses(&self) -> (IpAddr, IpAddr) {
+    pub(crate) fn addresses(&self) -> (IpAddr, IpAddr) {
         let read = |[high, low]: [Field; 2]| ip(self.packet.key.get(high), self.packet.key.get(low));
         (read(Field::SOURCE_IP), read(Field::DESTINATION_IP))
+    }
+
+    /// The station that sent it.
+    pub(crate) fn asker(&self) -> MacAddr {
+        mac(self.packet.key.get(Field::SOURCE_MAC))
     }
 
     fn gateway(&self) -> Option<&Gateway> {
@@ -229,7 +274,7 @@ impl Handled<'_> {
 
     /// The addresses of stations of a frame from `source` back to whoever sent this one.
     fn link(&self, source: MacAddr, ether_type: EtherType, out: &mut [u8]) {
-        out[..6].copy_from_slice(&mac(self.packet.key.get(Field::SOURCE_MAC)).0);
+        out[..6].copy_from_slice(&self.asker().0);
         out[6..12].copy_from_slice(&source.0);
         out[12..14].copy_from_slice(&ether_type.0.to_be_bytes());
     }
@@ -255,7 +300,6 @@ impl Handled<'_> {
 
     /// RFC 4861 §7.2.4. To all where the asking station has no address yet.
     fn neighbor(&mut self, owner: MacAddr) -> Option<()> {
-        const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         let at = usize::from(self.packet.transport_at);
         let (IpAddr::V6(asker), _) = self.addresses() else { return None };
         let message = nd::Message::parse(self.burst.head(self.frame).get(at..)?).ok()??;
@@ -291,7 +335,7 @@ impl Handled<'_> {
         let (is_v4, gateway) = (self.is_v4(), self.gateway().map(|gateway| gateway.mac));
         // What a partial sum holds so far is of the addresses alone; the type is summed when it is completed.
         let is_summed = !matches!(self.burst.offload(self.frame).checksum, Checksum::Partial { .. });
-        let asker = mac(self.packet.key.get(Field::SOURCE_MAC));
+        let asker = self.asker();
         let head = self.burst.head_mut(self.frame);
         head[..6].copy_from_slice(&asker.0);
         head[6..12].copy_from_slice(&gateway.unwrap_or_default().0);

@@ -12,6 +12,7 @@ mod cache;
     expect(dead_code, unused_imports, reason = "nobody lists connections yet, and nobody asks for counts")
 )]
 mod conntrack;
+mod dhcp;
 mod explain;
 mod flows;
 mod gateway;

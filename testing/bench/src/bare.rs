@@ -284,6 +284,7 @@ fn switch() -> anyhow::Result<vswitch::Switch> {
         mac_age_ms: 300_000,
         mac_limit: 1024,
         gateway: None,
+        dhcp: None,
         overlay: None,
     };
     let mut ports = BTreeMap::new();

@@ -59,6 +59,7 @@ impl SwitchProcess {
             mac_age_ms: 300_000,
             mac_limit: MAC_LIMIT,
             gateway: None,
+            dhcp: None,
             overlay: None,
             localnet: None,
         };

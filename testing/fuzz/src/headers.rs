@@ -1,6 +1,6 @@
 //! Every header of every protocol, read from the same bytes: nothing panics, and what is read can be written.
 
-use wire::{arp, ethernet, icmpv4, icmpv6, ipv4, ipv6, nd, sctp, tcp, udp, vlan};
+use wire::{arp, dhcpv4, dhcpv6, ethernet, icmpv4, icmpv6, ipv4, ipv6, nd, sctp, tcp, udp, vlan};
 
 pub(crate) fn run(bytes: &[u8]) {
     if let Ok(view) = ethernet::View::new(bytes) {
@@ -17,6 +17,7 @@ pub(crate) fn run(bytes: &[u8]) {
     }
     network(bytes);
     transport(bytes);
+    configuration(bytes);
     if let Ok(Some((_, options))) = nd::Message::parse(bytes) {
         assert!(options.count() <= bytes.len() / 8 + 1);
     }
@@ -56,6 +57,24 @@ fn transport(bytes: &[u8]) {
     }
     if let Ok(view) = icmpv6::View::new(bytes) {
         let _ = icmpv6::Repr::parse(&view);
+    }
+}
+
+fn configuration(bytes: &[u8]) {
+    if let Ok(view) = dhcpv4::View::new(bytes) {
+        let repr = dhcpv4::Repr::parse(&view);
+        let mut out = [0; dhcpv4::FIXED_BYTES];
+        repr.emit(&mut out);
+        assert_eq!(dhcpv4::View::new(&out).map(|view| dhcpv4::Repr::parse(&view)), Ok(repr));
+        assert!(view.options().count() <= bytes.len());
+        let _ = (view.message_type(), view.address(dhcpv4::option::REQUESTED_ADDRESS));
+    }
+    if let Ok(view) = dhcpv6::View::new(bytes) {
+        for option in view.options().flatten() {
+            if let Ok(ia) = dhcpv6::Ia::new(option.data) {
+                assert!(ia.addresses().count() <= option.data.len() / 4 + 1);
+            }
+        }
     }
 }
 

@@ -86,6 +86,7 @@ impl World {
                     Sender::Station(mac) => {
                         mac_at(head, 0) == mac
                             || head.starts_with(&[0x33, 0x33])
+                            || head.starts_with(&[0xff; 6])
                             || mac_at(head, 6) == Some(program::SERVICES_GATEWAY.0)
                     }
                     Sender::Node(node) => {

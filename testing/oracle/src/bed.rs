@@ -60,6 +60,7 @@ impl Bed {
             mac_age_ms: 300_000,
             mac_limit: 0,
             gateway: None,
+            dhcp: None,
             overlay: None,
         };
         let mut ports = vec![port(OUTSIDE, "outside")];

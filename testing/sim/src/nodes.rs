@@ -218,6 +218,7 @@ fn network(number: NetworkNo) -> NetworkSpec {
         mac_age_ms: 1000,
         mac_limit: 0,
         gateway: None,
+        dhcp: None,
         overlay: None,
     }
 }

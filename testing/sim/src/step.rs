@@ -84,6 +84,7 @@ fn network(number: u32) -> impl Strategy<Value = NetworkSpec> {
             mac_age_ms: age,
             mac_limit: limit,
             gateway: None,
+            dhcp: None,
             overlay: None,
         }
     })

@@ -83,7 +83,7 @@ impl Datapath for GrpcSwitch {
             tracing::warn!(
                 network = network.number,
                 reason,
-                "the network lacks its gateway or its part on other nodes"
+                "the network lacks its gateway, its part on other nodes or its DHCP"
             );
         }
         for reason in &answer.object_errors {

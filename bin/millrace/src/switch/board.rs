@@ -37,7 +37,7 @@ struct Asked {
     version: u64,
     networks: BTreeMap<NetworkNo, NetworkSpec>,
     localnets: BTreeMap<NetworkNo, LocalnetSpec>,
-    /// Why networks forward without the gateway, or the part on other nodes, that they were asked to have.
+    /// Why networks forward without the gateway, the part elsewhere or the DHCP that they were asked to have.
     network_faults: BTreeMap<NetworkNo, String>,
     underlay: Option<UnderlaySpec>,
     /// Why there are no tunnels.
@@ -270,6 +270,10 @@ impl Asked {
             }
             Err(error) => drop(self.network_faults.insert(number, error)),
         }
+        match network.dhcp.as_ref().map(convert::dhcp).transpose() {
+            Ok(dhcp) => spec.dhcp = dhcp,
+            Err(error) => drop(self.network_faults.insert(number, error)),
+        }
         self.networks.insert(number, spec);
     }
 
@@ -344,7 +348,7 @@ impl Asked {
         self.underlay = converted.unwrap_or_default();
     }
 
-    /// Leaves the gateway, the overlay or the underlay out that `error` is about, if it is about one.
+    /// Leaves the gateway, the overlay, the DHCP or the underlay out that `error` is about, if it is about one.
     fn drop_part(&mut self, error: &ProgramError) -> bool {
         match error {
             ProgramError::Gateway { network, .. } | ProgramError::Overlap { second: network, .. } => {
@@ -357,6 +361,10 @@ impl Asked {
                     let in_vlan = localnets.remove(&network.number).is_some();
                     network.overlay.take().is_some() || in_vlan
                 };
+                drop_of_network((&mut self.networks, &mut self.network_faults), network, error, take)
+            }
+            ProgramError::Dhcp { network, .. } => {
+                let take = |network: &mut NetworkSpec| network.dhcp.take().is_some();
                 drop_of_network((&mut self.networks, &mut self.network_faults), network, error, take)
             }
             ProgramError::Node { .. } => self.drop_underlay(error),
@@ -470,6 +478,7 @@ fn blamed(error: &ProgramError) -> Vec<&str> {
         | ProgramError::DuplicateAddress { first, second, .. } => vec![first, second],
         // Networks, not ports.
         ProgramError::Gateway { .. }
+        | ProgramError::Dhcp { .. }
         | ProgramError::Overlap { .. }
         | ProgramError::Overlay { .. }
         | ProgramError::Node { .. }

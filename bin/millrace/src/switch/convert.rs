@@ -6,13 +6,14 @@ use std::str::FromStr;
 
 use local_api::switch_v1 as api;
 use vswitch::program::{
-    GatewaySpec, HostSpec, LocalnetSpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo,
-    PortNo, PortSpec, Prefix, RouteSpec, RouterNo, Tunnel, UnderlaySpec, Via, VlanId, VlanMode, Vni,
+    DhcpSpec, GatewaySpec, HostSpec, LocalnetSpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec,
+    PolicyNo, PortNo, PortSpec, Prefix, RouteSpec, RouterNo, Tunnel, UnderlaySpec, Via, VlanId, VlanMode,
+    Vni,
 };
 use vswitch::{Departure, Egress, Explanation, StationView};
 use worker::{Activity, Counters, Mode, PortView, QueueView, WorkerView};
 
-/// The network as the datapath knows it, without its gateway.
+/// The network as the datapath knows it, without its gateway, its part on other nodes and what hosts are told.
 pub(super) fn network(network: &api::Network) -> NetworkSpec {
     NetworkSpec {
         number: NetworkNo(network.number),
@@ -21,8 +22,25 @@ pub(super) fn network(network: &api::Network) -> NetworkSpec {
         mac_age_ms: network.mac_age_ms,
         mac_limit: network.mac_limit,
         gateway: None,
+        dhcp: None,
         overlay: None,
     }
+}
+
+/// What hosts are told that ask.
+///
+/// # Errors
+/// The first field that means nothing.
+pub(super) fn dhcp(dhcp: &api::Dhcp) -> Result<DhcpSpec, String> {
+    let route = |it: &api::DhcpRoute| Ok::<_, String>((prefix(&it.to)?, parse("next hop", &it.via)?));
+    Ok(DhcpSpec {
+        mac: parse("MAC", &dhcp.mac)?,
+        servers: dhcp.servers.iter().map(|text| prefix(text)).collect::<Result<_, _>>()?,
+        routes: dhcp.routes.iter().map(route).collect::<Result<_, _>>()?,
+        nameservers: parse_all("nameserver", &dhcp.nameservers)?,
+        domain: Some(dhcp.domain.clone()).filter(|domain| !domain.is_empty()),
+        search: dhcp.search.clone(),
+    })
 }
 
 /// A network's part on other nodes.

@@ -72,6 +72,7 @@ fn network() -> api::Network {
         mac_age_ms: 300_000,
         mac_limit: 100,
         gateway: None,
+        dhcp: None,
         overlay: None,
         localnet: None,
     }

@@ -83,6 +83,7 @@ impl Switch {
             mac_age_ms: 300_000,
             mac_limit: 100,
             gateway: None,
+            dhcp: None,
             overlay: None,
             localnet: None,
         };

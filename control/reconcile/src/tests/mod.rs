@@ -2,6 +2,7 @@
 mod attach;
 mod cards;
 mod crash;
+mod dhcp;
 mod fake_cards;
 mod host;
 mod objects;

@@ -1,7 +1,7 @@
 //! What is to happen to a frame that no cache knows?
 //!
 //! ```text
-//! admit -> security -> learn -> service -> gateway -> forward -> policy
+//! admit -> security -> learn -> dhcp -> service -> gateway -> forward -> policy
 //! ```
 //!
 //! Stages are plain functions, one file each, over a [`Walk`]: the key's view, which records what they look at; the program;
@@ -9,6 +9,7 @@
 
 mod admit;
 mod connection;
+mod dhcp;
 mod forward;
 mod gateway;
 mod learn;
@@ -174,6 +175,9 @@ fn decide(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
     security::run(walk)?;
     gateway::guard(walk)?;
     learn::run(walk, admitted);
+    if let Some(answer) = dhcp::run(walk) {
+        return Ok(answer);
+    }
     if let Some(answer) = service::run(walk)? {
         return Ok(answer);
     }

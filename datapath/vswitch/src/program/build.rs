@@ -11,7 +11,7 @@ use super::{
     Domain, DomainNo, LocalnetSpec, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec,
     Node, NodeNo, Port, PortNo, PortSpec, Program, ProgramError, ProgramSpec, Tunnel, Underlay, VlanMode,
 };
-use super::{localnet, policy, routers, service, underlay};
+use super::{dhcp, localnet, policy, routers, service, underlay};
 
 impl Program {
     /// Checks `spec` and derives the lookups.
@@ -87,7 +87,10 @@ fn add_network(
     (specs, localnet): (&[&PortSpec], Option<&LocalnetSpec>),
 ) -> Result<(), ProgramError> {
     let transparent = specs.iter().all(|port| port.vlan == VlanMode::Access(None));
-    let ports: Vec<Port> = specs.iter().map(|port| derive_port(port, transparent)).collect();
+    let dhcp = dhcp::build(spec)?;
+    let lease = |port: &PortSpec| dhcp.as_ref().and_then(|dhcp| dhcp::lease(port, dhcp));
+    let ports: Vec<Port> =
+        specs.iter().map(|port| Port { lease: lease(port), ..derive_port(port, transparent) }).collect();
     let overlay = spec.overlay.as_ref();
     let overlay = overlay.map(|overlay| underlay::port(spec.number, spec.mac_limit, overlay, transparent));
     let localnet = localnet.map(|localnet| localnet::port(spec, localnet, transparent));
@@ -126,6 +129,7 @@ fn add_network(
         unnamed,
         stations,
         gateway: None,
+        dhcp,
         has_policies: specs.iter().any(|port| port.policy.is_some()),
     };
     program.networks.insert(spec.number, network);
@@ -187,6 +191,7 @@ fn derive_port(spec: &PortSpec, transparent: bool) -> Port {
         mac_limit: spec.mac_limit,
         mtu_bytes: spec.mtu_bytes,
         policy: spec.policy,
+        lease: None,
         vni: None,
         uplink_vlan: None,
     }

@@ -6,6 +6,7 @@
 //! without VLANs: it carries tagged frames as they are.
 
 mod build;
+mod dhcp;
 mod host;
 mod localnet;
 mod policy;
@@ -20,6 +21,8 @@ use std::net::IpAddr;
 
 use wire::MacAddr;
 
+pub use dhcp::DhcpSpec;
+pub(crate) use dhcp::{Dhcp, Lease, Server};
 pub(crate) use host::Host;
 pub use host::HostSpec;
 pub use localnet::LocalnetSpec;
@@ -90,6 +93,8 @@ pub struct NetworkSpec {
     pub mac_limit: u32,
     /// Where its packets to other subnets go; none: to a station that somebody else runs.
     pub gateway: Option<GatewaySpec>,
+    /// What hosts are told that ask for their configuration; none: whoever answers them is somebody else.
+    pub dhcp: Option<DhcpSpec>,
     /// Its part on other nodes; none: it is of this node alone.
     pub overlay: Option<OverlaySpec>,
 }
@@ -208,6 +213,14 @@ pub enum ProgramError {
     /// A gateway has no station's MAC, no address, or one that no packet may have as its source.
     #[error("the gateway of network {network:?} has {what}")]
     Gateway {
+        /// The network's name.
+        network: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What hosts are told cannot be told, or is too long.
+    #[error("the DHCP of network {network:?} has {what}")]
+    Dhcp {
         /// The network's name.
         network: String,
         /// What is wrong with it.

@@ -102,6 +102,7 @@ pub enum Via {
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
     pub(crate) mac: MacAddr,
+    /// As listed; where one is IPv6, the link-local one of its MAC is the last.
     pub(super) addresses: Vec<IpAddr>,
     pub(super) router: RouterNo,
 }

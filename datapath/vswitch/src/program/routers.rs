@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use wire::MacAddr;
 
 use super::build::is_source;
+use super::tables::link_local;
 use super::{
     Gateway, GatewaySpec, Hop, HopNo, NetworkSpec, NodeNo, PortNo, PortSpec, Prefix, Program, ProgramError,
     ProgramSpec, Route, RouteSpec, Tunnel, Via, host,
@@ -77,7 +78,11 @@ fn add_gateway(program: &mut Program, network: &NetworkSpec, gateway: &GatewaySp
     for subnet in &gateway.addresses {
         router.add(*subnet, Route::Nobody);
     }
-    let addresses = gateway.addresses.iter().map(|prefix| prefix.address).collect();
+    let mut addresses: Vec<IpAddr> = gateway.addresses.iter().map(|prefix| prefix.address).collect();
+    // Hosts know their routers by it (RFC 4861 §4.2).
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        addresses.push(link_local(gateway.mac).into());
+    }
     if let Some(built) = program.networks.get_mut(&network.number) {
         built.gateway = Some(Gateway { mac: gateway.mac, addresses, router: gateway.router });
     }

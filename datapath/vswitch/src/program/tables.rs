@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use wire::MacAddr;
 
 use super::{
-    Gateway, Hop, HopNo, Host, NetworkNo, Policies, PolicyNo, PortNo, ProgramSpec, Router, RouterNo,
-    Services, Tunnel, Underlay, VlanId, Vni,
+    Dhcp, Gateway, Hop, HopNo, Host, Lease, NetworkNo, Policies, PolicyNo, PortNo, ProgramSpec, Router,
+    RouterNo, Services, Tunnel, Underlay, VlanId, Vni,
 };
 use crate::stations::{Place, StationView};
 
@@ -103,6 +103,8 @@ pub(crate) struct Port {
     pub(crate) mac_limit: u32,
     pub(crate) mtu_bytes: u32,
     pub(crate) policy: Option<PolicyNo>,
+    /// What its stations get that ask for addresses.
+    pub(crate) lease: Option<Box<Lease>>,
     /// It stands for all other nodes of the network with this identifier.
     pub(crate) vni: Option<Vni>,
     /// It stands for what is in this VLAN behind the uplink.
@@ -135,7 +137,7 @@ impl Security {
 }
 
 /// The link-local address that a station derives from its MAC (RFC 4291 §2.5.6 and appendix A).
-fn link_local(mac: MacAddr) -> std::net::Ipv6Addr {
+pub(super) fn link_local(mac: MacAddr) -> std::net::Ipv6Addr {
     let [a, b, c, d, e, f] = mac.0;
     let mut ip = [0; 16];
     ip[..2].copy_from_slice(&[0xfe, 0x80]);
@@ -189,6 +191,7 @@ pub(crate) struct Network {
     /// The ports that list a station; several only when they share no VLAN.
     pub(super) stations: HashMap<MacAddr, Vec<PortNo>>,
     pub(crate) gateway: Option<Gateway>,
+    pub(crate) dhcp: Option<Dhcp>,
     /// Some port of it has a policy.
     pub(crate) has_policies: bool,
 }

@@ -246,6 +246,7 @@ pub(super) fn stand_in(network: NetworkNo, number: PortNo, mac_limit: u32, trans
         // Each node has its own.
         mtu_bytes: super::MAX_MTU_BYTES,
         policy: None,
+        lease: None,
         vni: None,
         uplink_vlan: None,
     }

@@ -2,6 +2,7 @@
 
 mod anything;
 mod cached;
+mod dhcp;
 mod forwarding;
 mod gateway;
 mod habit;
@@ -45,6 +46,7 @@ pub(crate) fn network(number: u32) -> NetworkSpec {
         mac_age_ms: 1000,
         mac_limit: 100,
         gateway: None,
+        dhcp: None,
         overlay: None,
     }
 }

@@ -38,6 +38,7 @@ pub(crate) fn program(version: u64, ports: &[u16], port_security: bool) -> Arc<P
         mac_age_ms: 300_000,
         mac_limit: 100,
         gateway: None,
+        dhcp: None,
         overlay: None,
     };
     let port = |port: &u16| PortSpec {

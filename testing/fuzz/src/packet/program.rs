@@ -7,9 +7,9 @@ use std::sync::{Arc, LazyLock};
 
 use vswitch::Program;
 use vswitch::program::{
-    Affinity, EndpointSpec, FrontendSpec, GatewaySpec, IdentityNo, IdentitySpec, NetworkNo, NetworkSpec,
-    NodeNo, NodeSpec, OverlaySpec, PolicyNo, PolicySpec, PortNo, PortRangeSpec, PortSpec, Prefix,
-    ProgramSpec, RouteSpec, RouterNo, RuleAction, RuleSpec, Scope, ServiceNo, ServiceSpec, TierSpec,
+    Affinity, DhcpSpec, EndpointSpec, FrontendSpec, GatewaySpec, IdentityNo, IdentitySpec, NetworkNo,
+    NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo, PolicySpec, PortNo, PortRangeSpec, PortSpec,
+    Prefix, ProgramSpec, RouteSpec, RouterNo, RuleAction, RuleSpec, Scope, ServiceNo, ServiceSpec, TierSpec,
     UnderlaySpec, Via, VlanId, VlanMode, Vni,
 };
 use wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4, ipv6};
@@ -45,6 +45,7 @@ pub(super) fn node_of(head: &[u8]) -> Option<NodeNo> {
 fn spec(version: u64) -> ProgramSpec {
     let networks = [(1, true), (2, false)].map(|(number, flood_unknown)| NetworkSpec {
         gateway: Some(gateway(number, RouterNo(1))),
+        dhcp: Some(dhcp(number)),
         flood_unknown,
         ..network(NetworkNo(number))
     });
@@ -73,6 +74,7 @@ fn network(number: NetworkNo) -> NetworkSpec {
         mac_age_ms: 30_000,
         mac_limit: 8,
         gateway: None,
+        dhcp: None,
         overlay: None,
     }
 }
@@ -105,6 +107,26 @@ fn gateway(network: u32, router: RouterNo) -> GatewaySpec {
         addresses: prefixes.map(|(address, len)| Prefix { address, len }).into(),
         router,
         routes: Vec::new(),
+    }
+}
+
+/// For the addresses that ports list, whose subnet no gateway is of.
+fn dhcp(network: u32) -> DhcpSpec {
+    let gateway = gateway(network, RouterNo(1));
+    let default = |prefix: &Prefix| {
+        let all = match prefix.address {
+            IpAddr::V4(_) => IpAddr::from([0; 4]),
+            IpAddr::V6(_) => IpAddr::from([0; 16]),
+        };
+        (Prefix { address: all, len: 0 }, prefix.address)
+    };
+    DhcpSpec {
+        mac: gateway.mac,
+        servers: vec![Prefix { address: [10, 0, 0, 254].into(), len: 24 }],
+        routes: gateway.addresses.iter().map(default).collect(),
+        nameservers: vec![[10, 0, 0, 53].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 0x53].into()],
+        domain: None,
+        search: vec!["example.org".to_owned()],
     }
 }
 

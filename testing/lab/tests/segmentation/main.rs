@@ -140,6 +140,7 @@ fn program() -> Arc<Program> {
         mac_age_ms: 300_000,
         mac_limit: 100,
         gateway: None,
+        dhcp: None,
         overlay: None,
     };
     let port = |number: PortNo| PortSpec {

@@ -187,6 +187,7 @@ fn network(number: NetworkNo) -> NetworkSpec {
         mac_age_ms: 300_000,
         mac_limit: 100,
         gateway: None,
+        dhcp: None,
         overlay: None,
     }
 }

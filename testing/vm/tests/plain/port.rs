@@ -42,6 +42,7 @@ fn program() -> Arc<Program> {
         mac_age_ms: 300_000,
         mac_limit: 64,
         gateway: None,
+        dhcp: None,
         overlay: None,
     };
     let port = |number: u8| {
