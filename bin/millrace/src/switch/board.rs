@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use local_api::switch_v1 as api;
 use vswitch::Program;
 use vswitch::program::{
-    IdentityNo, IdentitySpec, NetworkNo, NetworkSpec, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix,
-    ProgramError, ProgramSpec, Scope, ServiceNo, ServiceSpec, UnderlaySpec,
+    NetworkNo, NetworkSpec, Policies, PolicyNo, PortNo, PortSpec, ProgramError, ProgramSpec, ServiceNo,
+    Services, UnderlaySpec,
 };
 use worker::{Datapath, Removal};
 
@@ -39,12 +39,8 @@ struct Asked {
     underlay: Option<UnderlaySpec>,
     /// Why there are no tunnels.
     underlay_fault: Option<String>,
-    policies: BTreeMap<PolicyNo, PolicySpec>,
-    /// Who is who, by scope and prefix.
-    identities: BTreeMap<(Scope, Prefix), IdentityNo>,
-    services: BTreeMap<ServiceNo, ServiceSpec>,
-    /// Why services were left out of the program.
-    service_faults: Vec<String>,
+    policies: Policies,
+    services: Services,
     ports: BTreeMap<PortNo, Port>,
 }
 
@@ -86,7 +82,6 @@ impl Board {
         let networks =
             request.put_networks.iter().map(|network| next.network_result(network.number)).collect();
         let version = next.version;
-        object_errors.append(&mut next.service_faults);
         let underlay_error = next.underlay_fault.clone().unwrap_or_default();
         *asked = next;
         let response = self.response(version, false, (results, networks));
@@ -237,34 +232,33 @@ impl Asked {
     /// Takes over the policies and identities that `request` names. Returns why some were left out.
     fn take_policies(&mut self, request: &api::ApplyRequest) -> Vec<String> {
         if request.from_version == 0 {
-            self.policies.clear();
-            self.identities.clear();
+            self.policies = Policies::default();
         }
         let mut errors = Vec::new();
         for number in &request.delete_policies {
-            self.policies.remove(&PolicyNo(*number));
+            self.policies.remove(PolicyNo(*number));
         }
         for asked in &request.put_policies {
             match policy::policy(asked) {
-                Ok(policy) => drop(self.policies.insert(policy.number, policy)),
+                Ok(policy) => self.policies.put(&policy),
                 Err(error) => {
                     // Not the one of before: a port without its policy is not open.
-                    self.policies.remove(&PolicyNo(asked.number));
+                    self.policies.remove(PolicyNo(asked.number));
                     errors.push(error);
                 }
             }
         }
         for asked in &request.delete_identities {
             match policy::place(asked) {
-                Ok(place) => drop(self.identities.remove(&place)),
+                Ok((scope, addresses)) => self.policies.remove_identity(scope, addresses),
                 Err(error) => errors.push(error),
             }
         }
         for asked in &request.put_identities {
-            match policy::identity(asked) {
-                Ok(it) => drop(self.identities.insert((it.scope, it.addresses), it.identity)),
-                Err(error) => errors.push(error),
-            }
+            let put = policy::identity(asked).and_then(|identity| {
+                self.policies.put_identity(&identity).map_err(|error| error.to_string())
+            });
+            errors.extend(put.err());
         }
         errors
     }
@@ -272,31 +266,22 @@ impl Asked {
     /// Takes over the services that `request` names. Returns why some were left out.
     fn take_services(&mut self, request: &api::ApplyRequest) -> Vec<String> {
         if request.from_version == 0 {
-            self.services.clear();
+            self.services = Services::default();
         }
-        for number in &request.delete_services {
-            self.services.remove(&ServiceNo(*number));
+        // All of them first: an address may pass from one to another.
+        for number in request.delete_services.iter().chain(request.put_services.iter().map(|it| &it.number)) {
+            self.services.remove(ServiceNo(*number));
         }
         let mut errors = Vec::new();
         for asked in &request.put_services {
-            match policy::service(asked) {
-                Ok(service) => drop(self.services.insert(service.number, service)),
-                Err(error) => {
-                    self.services.remove(&ServiceNo(asked.number));
-                    errors.push(error);
-                }
+            let put = policy::service(asked)
+                .and_then(|service| self.services.put(service).map_err(|error| error.to_string()));
+            if let Err(error) = put {
+                tracing::warn!(error, "the service is left out");
+                errors.push(error);
             }
         }
         errors
-    }
-
-    /// Leaves a service out that `error` is about.
-    fn drop_service(&mut self, name: &str, error: &ProgramError) -> bool {
-        let before = self.services.len();
-        self.services.retain(|_, service| service.name != name);
-        tracing::warn!(%error, "the service is left out");
-        self.service_faults.push(error.to_string());
-        self.services.len() < before
     }
 
     fn take_underlay(&mut self, underlay: Option<&api::Underlay>) {
@@ -315,8 +300,6 @@ impl Asked {
                 self.drop_of_network(network, error, |network| network.overlay.take().is_some())
             }
             ProgramError::Node { .. } => self.drop_underlay(error),
-            ProgramError::Service { service, .. }
-            | ProgramError::DuplicateFrontend { second: service, .. } => self.drop_service(service, error),
             _ => false,
         }
     }
@@ -384,11 +367,6 @@ impl Asked {
                 .collect(),
             underlay: self.underlay.clone(),
             policies: self.policies.clone(),
-            identities: self
-                .identities
-                .iter()
-                .map(|(&(scope, addresses), &identity)| IdentitySpec { scope, addresses, identity })
-                .collect(),
             services: self.services.clone(),
         }
     }
@@ -414,14 +392,13 @@ fn blamed(error: &ProgramError) -> Vec<&str> {
         | ProgramError::NotAStation { port, .. } => vec![port],
         ProgramError::DuplicateStation { first, second, .. }
         | ProgramError::DuplicateAddress { first, second, .. } => vec![first, second],
-        // Networks, not ports.
+        // Networks, not ports; and what is checked when it is put.
         ProgramError::Gateway { .. }
         | ProgramError::Overlap { .. }
         | ProgramError::Overlay { .. }
         | ProgramError::Node { .. }
         | ProgramError::Service { .. }
         | ProgramError::DuplicateFrontend { .. }
-        // Prefixes were checked when they were read.
         | ProgramError::Identity { .. } => Vec::new(),
         ProgramError::Misfiled { object, .. } => vec![object],
     }

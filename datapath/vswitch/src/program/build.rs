@@ -11,7 +11,7 @@ use super::{
     Domain, DomainNo, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec, Node, NodeNo,
     Port, PortNo, PortSpec, Program, ProgramError, ProgramSpec, Tunnel, Underlay, VlanMode,
 };
-use super::{policy, routers, service, underlay};
+use super::{policy, routers, underlay};
 
 impl Program {
     /// Checks `spec` and derives the lookups.
@@ -25,6 +25,7 @@ impl Program {
             check_port(&spec, port)?;
             by_network.entry(port.network).or_default().push(port);
         }
+        policy::check(&spec)?;
         let mut program = Program {
             spec: ProgramSpec::default(),
             ports: Vec::new(),
@@ -33,8 +34,6 @@ impl Program {
             routers: HashMap::new(),
             hops: Vec::new(),
             underlay: underlay::build(&spec)?,
-            policies: policy::build(&spec)?,
-            services: service::build(&spec)?,
         };
         for network in spec.networks.values() {
             let specs = by_network.get(&network.number).map_or(&[][..], Vec::as_slice);

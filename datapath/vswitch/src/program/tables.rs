@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use wire::MacAddr;
 
 use super::{
-    Gateway, Hop, HopNo, NetworkNo, Policies, PolicyNo, PortNo, ProgramSpec, Router, RouterNo, Services,
-    Tunnel, Underlay, VlanId, Vni,
+    Gateway, Hop, HopNo, NetworkNo, PolicyNo, PortNo, ProgramSpec, Router, RouterNo, Tunnel, Underlay,
+    VlanId, Vni,
 };
 use crate::stations::{Place, StationView};
 
@@ -22,8 +22,6 @@ pub struct Program {
     pub(super) routers: HashMap<RouterNo, Router>,
     pub(super) hops: Vec<Hop>,
     pub(super) underlay: Option<Underlay>,
-    pub(super) policies: Policies,
-    pub(super) services: Services,
 }
 
 /// The position of a [`Domain`] in its program.
