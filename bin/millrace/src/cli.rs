@@ -63,6 +63,10 @@ enum Bench {
     Vhost(bench::vhost::VhostArgs),
     /// The same over numbers of flows
     Sweep(bench::sweep::SweepArgs),
+    /// New connections to a service behind a policy, beside OVS-DPDK
+    Connections(bench::connections::ConnectionsArgs),
+    /// Programs, changes and connections with many services, policies and identities
+    Scale(bench::scale::ScaleArgs),
     /// What a hostile neighbour costs two other pods
     Attack(bench::attack::AttackArgs),
     /// Millrace beside its rings without a switch, and the bare copy
@@ -96,6 +100,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&args),
         Command::Bench(Bench::Vhost(args)) => bench::vhost::run(&args),
         Command::Bench(Bench::Sweep(args)) => bench::sweep::run(&args),
+        Command::Bench(Bench::Connections(args)) => bench::connections::run(&args),
+        Command::Bench(Bench::Scale(args)) => bench::scale::run(&args),
         Command::Bench(Bench::Attack(args)) => bench::attack::run(&args),
         Command::Bench(Bench::Limit(args)) => bench::limit::run(&args),
         Command::Bench(Bench::All(args)) => bench::all::run(&args),

@@ -159,6 +159,10 @@ impl<'a, L: Load> UnderAttack<'a, L> {
         self.attacker.as_ref().is_some_and(|attacker| attacker.sent < HEADERS)
     }
 
+    pub(crate) fn inner(&self) -> &L {
+        &self.load
+    }
+
     pub(crate) fn into_inner(self) -> L {
         self.load
     }

@@ -24,18 +24,43 @@ pub(crate) struct Case {
     pub(crate) flows: Flows,
     /// A third port sends crafted headers meanwhile.
     pub(crate) attacked: bool,
+    pub(crate) work: Work,
+}
+
+/// What the frames are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Work {
+    /// To be forwarded, each by itself.
+    Frames,
+    /// TCP connections to a service, each with so many requests.
+    Connections { requests: u32 },
+    /// First packets of connections that a policy denies.
+    Denied,
+}
+
+impl Work {
+    /// Connections that are mostly established.
+    pub(crate) const LONG: Self = Self::Connections { requests: 100 };
+    /// Packets of a connection with one request.
+    pub(crate) const PACKETS: u64 = guest::connections::OTHER_PACKETS + 2;
 }
 
 impl Case {
     /// Frames of one flow, and nobody attacks.
     pub(crate) fn plain(frame: FrameKind) -> Self {
-        Self { frame, flows: Flows::One, attacked: false }
+        Self { frame, flows: Flows::One, attacked: false, work: Work::Frames }
     }
 
     /// As the table names it.
     pub(crate) fn title(self) -> String {
         let frame = self.frame.title();
         let attack = if self.attacked { ", attacked" } else { "" };
+        match self.work {
+            Work::Frames => {}
+            Work::Connections { requests: 1 } => return "new connections, 1 request".into(),
+            Work::Connections { requests } => return format!("connections, {requests} requests"),
+            Work::Denied => return "denied connections".into(),
+        }
         match self.flows {
             Flows::One => format!("{frame}{attack}"),
             Flows::Connections(count) => format!("{frame}, {} flows{attack}", short(count)),

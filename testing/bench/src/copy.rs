@@ -82,6 +82,6 @@ fn copy(bytes: usize, time: Duration) -> (Moved, WorkerCounters) {
         counters.busy_cycles += cycles::now() - before;
         counters.frames += BATCH as u64;
     }
-    let moved = Moved { frames: Some(counters.frames), lost: 0, elapsed: start.elapsed() };
+    let moved = Moved { frames: Some(counters.frames), lost: 0, connections: 0, elapsed: start.elapsed() };
     (moved, counters)
 }

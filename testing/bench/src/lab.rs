@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use guest::load::Flows;
 
 use crate::bare::Bare;
-use crate::case::{Case, FrameKind};
+use crate::case::{Case, FrameKind, Work};
 use crate::copy::Copying;
 use crate::figures::say;
 use crate::hugepages::HugePages;
@@ -46,6 +46,8 @@ pub(crate) struct Sample {
     pub(crate) label: Label,
     pub(crate) frames: u64,
     pub(crate) lost: u64,
+    /// Connections that were opened, used and closed.
+    pub(crate) connections: u64,
     pub(crate) elapsed: Duration,
     pub(crate) worker: WorkerCounters,
 }
@@ -92,6 +94,7 @@ struct Setting {
     large: bool,
     attacked: bool,
     stations: u32,
+    has_services: bool,
 }
 
 impl Setting {
@@ -104,6 +107,7 @@ impl Setting {
                 Flows::Stations(pairs) => Flows::stations(pairs).max(2),
                 _ => 1,
             },
+            has_services: case.work != Work::Frames,
         }
     }
 }
@@ -195,20 +199,23 @@ impl Lab {
 
 fn start(options: &Options, subject: Subject, setting: Setting) -> anyhow::Result<Box<dyn Switch>> {
     let (worker_cpu, other_cpu) = (options.worker_cpu(), options.load_cpu());
-    let scene = Scene { attacked: setting.attacked, stations: setting.stations };
+    let scene =
+        Scene { attacked: setting.attacked, stations: setting.stations, has_services: setting.has_services };
     say(&format!("starting {}", subject.title()));
     Ok(match subject {
         Subject::Millrace => {
             let program = options.place.cpus.measured.program()?;
             Box::new(Millrace::start(&program, worker_cpu, other_cpu, scene)?)
         }
-        Subject::OvsNormal | Subject::OvsInPort | Subject::OvsRules => Box::new(Ovs::start(OvsSpec {
-            worker_cpu,
-            other_cpu,
-            memory_mib: OVS_MEMORY_MIB,
-            segmentation_offload: setting.large,
-            scene,
-        })?),
+        Subject::OvsNormal | Subject::OvsInPort | Subject::OvsRules | Subject::OvsConntrack => {
+            Box::new(Ovs::start(OvsSpec {
+                worker_cpu,
+                other_cpu,
+                memory_mib: OVS_MEMORY_MIB,
+                segmentation_offload: setting.large,
+                scene,
+            })?)
+        }
         Subject::Limit => Box::new(Bare::start(worker_cpu, None)?),
         Subject::Copy => Box::new(Copying::start(worker_cpu)),
     })
@@ -230,6 +237,7 @@ impl Bench {
             label: Label::of(before, after),
             frames,
             lost: moved.lost,
+            connections: moved.connections,
             elapsed: moved.elapsed,
             worker,
         })

@@ -7,6 +7,8 @@
 //!
 //! - [`vhost`]: two vhost-user ports, against OVS-DPDK (`millrace bench vhost`).
 //! - [`sweep`], [`attack`], [`limit`]: the same with many flows, with a hostile neighbour, without a switch.
+//! - [`connections`]: new connections to a service, behind a policy.
+//! - [`scale`]: the same, and changes, with many services, policies and identities.
 //! - [`pods`], [`latency`]: TCP and small packets between kernel pods; round trips, wake-ups and idleness.
 //! - [`chart`]: pictures of the figures, as SVG and PNG.
 //!
@@ -19,6 +21,7 @@ pub mod attack;
 mod bare;
 mod case;
 pub mod chart;
+pub mod connections;
 mod copy;
 mod cpu;
 mod figures;
@@ -42,6 +45,8 @@ mod publish;
 pub mod regress;
 mod report;
 mod rows;
+pub mod scale;
+mod services;
 mod stats;
 mod subject;
 pub mod sweep;

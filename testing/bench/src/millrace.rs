@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use local_api::switch_v1 as api;
 
 use crate::millrace_switch::SwitchProcess;
+use crate::services;
 use crate::subject::{MACS, Scene, Subject, Switch, WorkerCounters, threads, waited_ns};
 
 /// The guests' addresses: port security checks them.
@@ -25,12 +26,34 @@ impl Millrace {
         other_cpu: usize,
         scene: Scene,
     ) -> anyhow::Result<Self> {
-        let mut millrace = Self(SwitchProcess::start(program, worker_cpu, other_cpu)?);
+        let mut millrace = Self::empty(program, worker_cpu, other_cpu)?;
         let sockets = millrace.sockets();
+        if scene.has_services {
+            millrace.0.apply(services::program(&sockets))?;
+            return Ok(millrace);
+        }
         let used = if scene.attacked { &sockets[..] } else { &sockets[..2] };
         let ports = used.iter().enumerate().map(|(index, socket)| port(index, socket, scene)).collect();
         millrace.0.add_ports(ports)?;
         Ok(millrace)
+    }
+
+    /// The same without ports, to be told more.
+    pub(crate) fn empty(program: &Path, worker_cpu: usize, other_cpu: usize) -> anyhow::Result<Self> {
+        Ok(Self(SwitchProcess::start(program, worker_cpu, other_cpu)?))
+    }
+
+    /// Programs it, for the first time or from the version that it has.
+    pub(crate) fn apply(&mut self, request: api::ApplyRequest) -> anyhow::Result<()> {
+        self.0.apply(request)
+    }
+
+    /// Its resident memory.
+    pub(crate) fn memory_mib(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.process().id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).context("no memory is told")?;
+        Ok(kib.parse::<f64>()? / 1024.0)
     }
 }
 

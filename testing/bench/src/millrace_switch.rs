@@ -12,6 +12,8 @@ use tonic::transport::Channel;
 
 use crate::process::Process;
 
+/// A whole program, however large.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Stations of the network: more than any measurement has.
 const MAC_LIMIT: u32 = 65_536;
@@ -42,7 +44,9 @@ impl SwitchProcess {
             std::thread::sleep(Duration::from_millis(10));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut client = runtime.block_on(async { SwitchClient::new(uds::channel(&socket)) });
+        let mut client = runtime.block_on(async {
+            SwitchClient::new(uds::channel(&socket)).max_encoding_message_size(MAX_MESSAGE_BYTES)
+        });
         let info = runtime
             .block_on(client.info(api::InfoRequest {}))
             .context("the switch does not answer")?
@@ -63,13 +67,17 @@ impl SwitchProcess {
             overlay: None,
             localnet: None,
         };
-        let request = api::ApplyRequest {
+        self.apply(api::ApplyRequest {
             from_version: 0,
             to_version: 1,
             put_networks: vec![network],
             put_ports: ports,
             ..Default::default()
-        };
+        })
+    }
+
+    /// Programs it, for the first time or from the version that it has.
+    pub(crate) fn apply(&mut self, request: api::ApplyRequest) -> anyhow::Result<()> {
         let answer = self
             .runtime
             .block_on(self.client.apply(request))
@@ -78,6 +86,10 @@ impl SwitchProcess {
         ensure!(!answer.resync, "the switch has a program already");
         if let Some(failed) = answer.ports.iter().find(|port| !port.error.is_empty()) {
             bail!("port {}: {}", failed.number, failed.error);
+        }
+        let of_networks = answer.networks.iter().map(|network| &network.error);
+        if let Some(error) = of_networks.chain(&answer.object_errors).find(|error| !error.is_empty()) {
+            bail!("the switch left something out: {error}");
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use guest::load::Flows;
 use crate::attack;
 use crate::ovs_daemon::{Daemon, DaemonSpec};
 use crate::process::output;
+use crate::services;
 use crate::subject::{Scene, Subject, Switch, WorkerCounters, threads, waited_ns};
 
 /// What OVS is started with.
@@ -126,6 +127,7 @@ fn rules_of(subject: Subject, flows: u32, attacked: bool) -> anyhow::Result<Stri
                 format!("priority=15,udp,in_port=1,tp_src={source},tp_dst={destination},actions=output:2")
             }));
         }
+        Subject::OvsConntrack => rules.extend(services::rules()),
         Subject::Millrace | Subject::Limit | Subject::Copy => bail!("OVS is not {}", subject.title()),
     }
     Ok(rules.join("\n") + "\n")

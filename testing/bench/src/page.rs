@@ -56,6 +56,24 @@ pub(crate) const ROWS: &[Row] = &[
                 of its own to both switches. Port security is off, because the stations are many.",
     },
     Row {
+        name: "connections",
+        heading: "Connections to a service",
+        arguments: &["connections", "--rounds", "5"],
+        words: "A client opens TCP connections to a service: the switch chooses the endpoint, translates both ways, follows \
+                the connection's state and asks the endpoint's policy, and routes. A connection with one request is eight \
+                packets of 64 bytes, of which the first and the second find nothing cached; with a hundred requests nearly \
+                all of its packets are of an established connection. Each packet's addresses and ports are checked where \
+                it arrives. OVS does the same by `ct(commit,nat)` and one rule for each service.",
+    },
+    Row {
+        name: "scale",
+        heading: "Services, policies and identities",
+        arguments: &["scale"],
+        words: "So many services, policies and identities in the switch of one node, told over its socket as the agent does it: \
+                how long the whole program takes, and how long one change, until all workers forward by it; and what the \
+                connections of the row before cost beside them. There is no peer.",
+    },
+    Row {
         name: "attack",
         heading: "A hostile neighbour",
         arguments: &["attack", "--rounds", "5"],
@@ -130,6 +148,7 @@ impl Bound {
 const CYCLES: &str = "busy_cycles_per_packet";
 const OVS: &str = "ovs-dpdk";
 const RULES: &str = "ovs-dpdk-rules";
+const CONNTRACK: &str = "ovs-dpdk-ct";
 
 const fn goal(
     row: &'static str,
@@ -151,6 +170,14 @@ const GOALS: &[Goal] = &[
     goal("limit", "1500 B: packets/s of the limit's", "limit", (1500, 1), ("mpps", Bound::AtLeast(0.7))),
     goal("sweep", "10k connections: packets/s", OVS, (64, 10_000), ("mpps", Bound::AtLeast(3.0))),
     goal("sweep", "100k connections: packets/s", OVS, (64, 100_000), ("mpps", Bound::AtLeast(5.0))),
+    goal("connections", "new connections/s", CONNTRACK, (64, 193_536), ("connections", Bound::AtLeast(4.0))),
+    goal(
+        "connections",
+        "new connections: cycles",
+        CONNTRACK,
+        (64, 193_536),
+        ("busy_cycles_per_connection", Bound::AtMost(0.25)),
+    ),
     goal("rules", "10k connections: packets/s", RULES, (64, 10_000), ("mpps", Bound::AtLeast(3.0))),
     goal("rules", "10k connections: cycles", RULES, (64, 10_000), (CYCLES, Bound::AtMost(0.33))),
     goal("rules", "100k connections: packets/s", RULES, (64, 100_000), ("mpps", Bound::AtLeast(5.0))),

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use guest::load::Flows;
 use serde::Serialize;
 
-use crate::case::{Case, FrameKind, short};
+use crate::case::{Case, FrameKind, Work, short};
 use crate::chart::{Bar, BarChart, BarSeries, Color, Figure, Panel};
 use crate::figures::{common_label, distinct, round};
 use crate::lab::Sample;
@@ -60,6 +60,10 @@ struct Outcome {
     gbps: f64,
     busy_cycles_per_packet: f64,
     busy_fraction: f64,
+    /// Connections opened, used and closed in a second, in thousands; 0 where there are none.
+    kconnections_per_s: f64,
+    /// The worker's busy cycles for each of them.
+    busy_cycles_per_connection: f64,
     /// Of the busy cycles per packet.
     min: f64,
     /// Of the busy cycles per packet.
@@ -130,7 +134,7 @@ impl Report {
         let cost = self.ratio(result, CYCLES);
         let mark = if result.disturbed { "*" } else { "" };
         format!(
-            "{:<25} {:<5} {:<17} {:>8.2} {:>8.2} {:>8} {:>15} {:>5.0}% {:>7}  {}",
+            "{:<26} {:<5} {:<17} {:>8.2} {:>8.2} {:>8} {:>15} {:>5.0}% {:>7}  {}",
             result.case.title(),
             result.label,
             result.subject.title(),
@@ -167,7 +171,7 @@ impl publish::Report for Report {
     fn text(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
-            "\n{}, load: {}\n{} ({} cores, {} MHz), {}; worker on CPU {}, load on CPU {}\n\n{:<25} {:<5} {:<17} {:>8} \
+            "\n{}, load: {}\n{} ({} cores, {} MHz), {}; worker on CPU {}, load on CPU {}\n\n{:<26} {:<5} {:<17} {:>8} \
              {:>8} {:>8} {:>15} {:>6} {:>7}  {}\n",
             self.row.title,
             self.load.name(),
@@ -197,6 +201,16 @@ impl publish::Report for Report {
              (round trip of a cache line).\n",
         );
         let _ = writeln!(text, "{}", self.row.notes);
+        for result in self.results.iter().filter(|result| result.kconnections_per_s > 0.0) {
+            let Outcome { kconnections_per_s, busy_cycles_per_connection: each, .. } = result;
+            let of_core = machine.tsc_mhz as f64 * 1e3 / each;
+            let (title, case) = (result.subject.title(), result.case.title());
+            let _ = writeln!(
+                text,
+                "{title}, {case}: {kconnections_per_s:.1} thousand connections/s, {each:.0} cycles each: {of_core:.1} \
+                 thousand/s of a busy core."
+            );
+        }
         for Kept { subject, packets, cycles } in &self.kept {
             let (title, share) = (subject.title(), 100.0 * packets);
             let _ = writeln!(
@@ -301,6 +315,8 @@ fn bars(title: &str, unit: &str, results: &[&Outcome], bar: impl Fn(&Outcome) ->
 fn name(case: Case, all: &[Case]) -> String {
     match case {
         Case { attacked: true, .. } => "attacked".into(),
+        Case { work: Work::Connections { requests }, .. } => format!("{requests} requests"),
+        Case { work: Work::Denied, .. } => "denied".into(),
         _ if all.iter().any(|case| case.attacked) => "not attacked".into(),
         Case { flows: Flows::One, frame, .. } => frame.title(),
         Case { flows, .. } => short(flows.count()),
@@ -310,7 +326,7 @@ fn name(case: Case, all: &[Case]) -> String {
 fn color(subject: Subject) -> Color {
     match subject {
         Subject::Millrace => Color::MILLRACE,
-        Subject::OvsNormal => Color::PEER,
+        Subject::OvsNormal | Subject::OvsConntrack => Color::PEER,
         Subject::OvsInPort | Subject::OvsRules => Color::PEER_LIGHT,
         Subject::Limit => Color::PEER,
         Subject::Copy => Color::PEER_LIGHT,
@@ -359,6 +375,8 @@ fn outcome(
     let lost: u64 = samples.iter().map(|sample| sample.lost).sum();
     let frames: u64 = samples.iter().map(|sample| sample.frames).sum();
     let pps = median(&rate)?.median;
+    let connections = median(&|sample| sample.connections as f64 / sample.elapsed.as_secs_f64())?.median;
+    let each = median(&|sample| sample.worker.busy_cycles as f64 / sample.connections as f64);
     Some(Outcome {
         row: row.name,
         subject,
@@ -370,6 +388,8 @@ fn outcome(
         gbps: round(pps * case.frame.bytes() as f64 * 8.0 / 1e9, 3),
         busy_cycles_per_packet: round(cycles, 1),
         busy_fraction: round(busy.median, 4),
+        kconnections_per_s: round(connections / 1e3, 1),
+        busy_cycles_per_connection: round(each.map_or(0.0, |each| each.median), 0),
         min: round(min, 1),
         max: round(max, 1),
         rounds: samples.len(),
@@ -387,12 +407,17 @@ fn ratios(results: &[Outcome]) -> Vec<Ratio> {
         let peers =
             results.iter().filter(|result| result.subject != Subject::Millrace && result.case == ours.case);
         for peer in peers {
-            let metrics = [
+            let mut metrics = vec![
                 (CYCLES, ours.busy_cycles_per_packet / peer.busy_cycles_per_packet),
                 ("mpps", ours.mpps / peer.mpps),
                 ("gbps", ours.gbps / peer.gbps),
             ];
-            ratios.extend(metrics.map(|(metric, ratio)| Ratio {
+            if peer.kconnections_per_s > 0.0 {
+                metrics.push(("connections", ours.kconnections_per_s / peer.kconnections_per_s));
+                let each = ours.busy_cycles_per_connection / peer.busy_cycles_per_connection;
+                metrics.push(("busy_cycles_per_connection", each));
+            }
+            ratios.extend(metrics.into_iter().map(|(metric, ratio)| Ratio {
                 row: ours.row,
                 frame_bytes: ours.frame_bytes,
                 flows: ours.flows,
@@ -436,6 +461,7 @@ mod tests {
             label,
             frames: 1000,
             lost: 0,
+            connections: 0,
             elapsed: Duration::from_millis(1),
             worker: WorkerCounters {
                 frames: 1000,

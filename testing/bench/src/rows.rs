@@ -10,12 +10,20 @@ pub(crate) const VHOST: Row = Row {
             looks at no address.",
 };
 
-pub(crate) const CONNECTIONS: Row = Row {
+pub(crate) const SWEEP: Row = Row {
     name: "sweep",
     title: "connections between two stations, vhost-user to vhost-user, one worker",
     slide: "The number of connections",
     notes: "OVS-DPDK forwards by actions=NORMAL, as Millrace's pipeline does; \"rules\" has one rule for each \
             connection. Neither Millrace's pipeline nor NORMAL looks at ports.",
+};
+
+pub(crate) const CONNECTIONS: Row = Row {
+    name: "connections",
+    title: "TCP connections to a service, behind a policy, vhost-user to vhost-user, one worker",
+    slide: "New connections to a service",
+    notes: "OVS-DPDK translates and tracks by ct(commit,nat) in one zone, and routes as Millrace does. Its tracker verifies \
+            TCP checksums, Millrace's does not. A denied connection is its first packet.",
 };
 
 pub(crate) const STATIONS: Row = Row {

@@ -27,6 +27,9 @@ pub(crate) enum Subject {
     /// OVS-DPDK with one rule for each connection.
     #[serde(rename = "ovs-dpdk-rules")]
     OvsRules,
+    /// OVS-DPDK with its connection tracker, translation included.
+    #[serde(rename = "ovs-dpdk-ct")]
+    OvsConntrack,
     /// Millrace's rings without its switch: whatever comes in by one port leaves by the other.
     #[serde(rename = "limit")]
     Limit,
@@ -38,7 +41,7 @@ pub(crate) enum Subject {
 impl Subject {
     /// True for each way in which OVS forwards.
     pub(crate) fn is_ovs(self) -> bool {
-        matches!(self, Self::OvsNormal | Self::OvsInPort | Self::OvsRules)
+        matches!(self, Self::OvsNormal | Self::OvsInPort | Self::OvsRules | Self::OvsConntrack)
     }
 
     /// As people say it.
@@ -48,6 +51,7 @@ impl Subject {
             Self::OvsNormal => "OVS-DPDK",
             Self::OvsInPort => "OVS-DPDK in_port",
             Self::OvsRules => "OVS-DPDK rules",
+            Self::OvsConntrack => "OVS-DPDK ct",
             Self::Limit => "no switch",
             Self::Copy => "memcpy",
         }
@@ -86,6 +90,8 @@ pub(crate) struct Scene {
     pub(crate) attacked: bool,
     /// Stations behind each of the two ports. With more than one, ports are not bound to addresses.
     pub(crate) stations: u32,
+    /// The two ports are a client's and a server's (see [`crate::services`]).
+    pub(crate) has_services: bool,
 }
 
 /// A running switch.

@@ -64,7 +64,7 @@ pub(crate) fn report(args: &SweepArgs) -> anyhow::Result<Report> {
     if args.of == FlowsOf::Connections && args.flows.iter().all(|count| *count <= MAX_RULES) {
         switches.push(vec![Subject::OvsRules]);
     }
-    let row = if args.of == FlowsOf::Connections { rows::CONNECTIONS } else { rows::STATIONS };
+    let row = if args.of == FlowsOf::Connections { rows::SWEEP } else { rows::STATIONS };
     let cases = args.flows.iter().map(|count| case(*count)).collect();
     lab::run(&args.options.normalized()?, Plan { row, load: LoadKind::Light, switches, cases })
 }

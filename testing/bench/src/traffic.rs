@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
+use guest::connections::{ConnectionLoad, FloodLoad};
 use guest::load::{LightLoad, Load, LoadReport, MacSwapLoad};
 use guest::{Features, Guest, Listener, Notify};
 use serde::Serialize;
 
 use crate::attack::{Attacker, UnderAttack};
-use crate::case::{Case, FrameKind};
+use crate::case::{Case, FrameKind, Work};
 use crate::millrace::IPS;
 use crate::process::Process;
+use crate::services;
 use crate::subject::MACS;
 
 /// How long a switch may take to connect and to forward the first frame.
@@ -32,6 +34,9 @@ pub enum LoadKind {
     Macswap,
     /// To and fro by dpdk-testpmd; soon slower than the switch
     Testpmd,
+    /// TCP connections, which our own guests make of themselves
+    #[value(skip)]
+    Tcp,
 }
 
 impl LoadKind {
@@ -41,6 +46,7 @@ impl LoadKind {
             Self::Light => "light",
             Self::Macswap => "macswap",
             Self::Testpmd => "testpmd",
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -51,6 +57,7 @@ pub(crate) struct Moved {
     /// None if the load does not count: the worker does.
     pub(crate) frames: Option<u64>,
     pub(crate) lost: u64,
+    pub(crate) connections: u64,
     pub(crate) elapsed: Duration,
 }
 
@@ -74,7 +81,7 @@ impl Traffic {
     ) -> anyhow::Result<Self> {
         match kind {
             LoadKind::Testpmd => testpmd(case.frame, &sockets, cpu).map(Self::Testpmd),
-            LoadKind::Light | LoadKind::Macswap => {
+            LoadKind::Light | LoadKind::Macswap | LoadKind::Tcp => {
                 let large = case.frame == FrameKind::Large;
                 ensure!(!large || kind == LoadKind::Light, "64 KB frames are for the light load only");
                 Ok(Self::Guests(Box::new(Pair {
@@ -115,7 +122,7 @@ impl Traffic {
                 let start = Instant::now();
                 std::thread::sleep(time);
                 process.check()?;
-                Ok(Moved { frames: None, lost: 0, elapsed: start.elapsed() })
+                Ok(Moved { frames: None, lost: 0, connections: 0, elapsed: start.elapsed() })
             }
         }
     }
@@ -197,6 +204,12 @@ impl Pair {
             self.scenery.attacker = Some(Attacker::connect(&self.sockets[2], PATIENCE)?);
         }
         let deadline = Instant::now() + PATIENCE;
+        if self.kind == LoadKind::Tcp {
+            services::prove(&mut guests, deadline)?;
+            drain(&mut guests)?;
+            self.guests = Some(guests);
+            return Ok(());
+        }
         let mut arrived = [false; 2];
         let hellos = [0, 1].map(|from| self.case.hellos(from));
         while arrived != [true; 2] {
@@ -225,19 +238,39 @@ impl Pair {
         let Some([first, second]) = &mut self.guests else { bail!("the guests are not connected") };
         let (header, frame) = self.case.frame(0);
         let flows = self.case.flows;
-        let report = match self.kind {
-            LoadKind::Macswap => {
+        let mut connections = 0;
+        let report = match (self.kind, self.case.work) {
+            (LoadKind::Tcp, Work::Denied) => {
+                let load = FloodLoad::new(first, services::exchange(Work::Denied), self.next_flow);
+                let (load, report) = run(load, 0, &mut self.scenery, time, &mut |_| begin())?;
+                self.next_flow = load.next();
+                report
+            }
+            (LoadKind::Tcp, work) => {
+                let load = ConnectionLoad::new(first, second, services::exchange(work), self.next_flow);
+                let mut before = [0; 2];
+                let (mut load, report) = run(load, 0, &mut self.scenery, time, &mut |load| {
+                    before = [load.completed(), load.lost()];
+                    begin()
+                })?;
+                self.next_flow = load.next();
+                connections = load.completed() - before[0];
+                let lost = load.lost() - before[1];
+                load.end()?;
+                LoadReport { lost, ..report }
+            }
+            (LoadKind::Macswap, _) => {
                 let load = MacSwapLoad::new(first, second, &frame)?;
-                run(load, flows.count(), &mut self.scenery, time, begin)?.1
+                run(load, flows.count(), &mut self.scenery, time, &mut |_| begin())?.1
             }
             _ => {
                 let load = LightLoad::new(first, second, &header, &frame)?.with_flows(flows, self.next_flow);
-                let (load, report) = run(load, flows.count(), &mut self.scenery, time, begin)?;
+                let (load, report) = run(load, flows.count(), &mut self.scenery, time, &mut |_| begin())?;
                 self.next_flow = load.flow();
                 report
             }
         };
-        Ok(Moved { frames: Some(report.frames), lost: report.lost, elapsed: report.elapsed })
+        Ok(Moved { frames: Some(report.frames), lost: report.lost, connections, elapsed: report.elapsed })
     }
 
     fn settle(&mut self) -> anyhow::Result<()> {
@@ -259,7 +292,7 @@ fn run<L: Load>(
     flows: u32,
     scenery: &mut Scenery,
     time: Duration,
-    begin: &mut dyn FnMut() -> anyhow::Result<()>,
+    begin: &mut dyn FnMut(&L) -> anyhow::Result<()>,
 ) -> anyhow::Result<(L, LoadReport)> {
     let mut load = UnderAttack::new(load, &mut scenery.attacker);
     load.run(WARM_UP)?;
@@ -277,7 +310,7 @@ fn run<L: Load>(
         load.run(WARM_UP)?;
     }
     scenery.settled = true;
-    begin()?;
+    begin(load.inner())?;
     let report = load.run(time)?;
     Ok((load.into_inner(), report))
 }

@@ -18,6 +18,7 @@
 #![allow(clippy::disallowed_methods, reason = "a guest has its own clock: deadlines of sends and receives")]
 
 mod connection;
+pub mod connections;
 pub mod cycles;
 mod error;
 mod features;

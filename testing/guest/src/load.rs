@@ -18,7 +18,7 @@ use crate::{Guest, GuestError, NetHeader};
 const TURNS_PER_CLOCK: u32 = 256;
 /// After so long without any frame, those that have not come are taken for lost. Longer than a switch may be kept from
 /// its CPU by something else.
-const PATIENCE: Duration = Duration::from_millis(50);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What a load has moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub trait Load {
     }
 }
 
-fn broken(ring: &'static str) -> impl Fn(String) -> GuestError {
+pub(crate) fn broken(ring: &'static str) -> impl Fn(String) -> GuestError {
     move |what| GuestError::BrokenRing { ring, queue: 0, what }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::Protocol;
-use vswitch::program::{NetworkNo, NetworkSpec, PortNo, PortSpec, ProgramSpec, VlanMode};
+use vswitch::program::{NetworkNo, NetworkSpec, Policies, PortNo, PortSpec, ProgramSpec, VlanMode};
 use wire::build::{self, Path};
 use wire::tcp::{self, Flags};
 use wire::{IpProtocol, MacAddr, sctp};
@@ -75,8 +75,8 @@ impl Bed {
             version: self.spec.version + 1,
             networks: [(NETWORK, network)].into(),
             ports: ports.into_iter().map(|port| (port.number, port)).collect(),
-            policies: told.policies.clone(),
-            identities: told.identities.values().cloned().collect(),
+            policies: Policies::new(told.policies.values().cloned(), told.identities.values().cloned())
+                .expect("what was told is of prefixes"),
             ..ProgramSpec::default()
         };
         self.switch.set_program(&self.spec).expect("what was told is a program");

@@ -12,9 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use local_api::switch_v1 as api;
 use vswitch::program::{
-    GatewaySpec, HostSpec, IdentityNo, IdentitySpec, LocalnetSpec, NetworkNo, NetworkSpec, NodeNo, PolicyNo,
-    PolicySpec, PortNo, PortSpec, Prefix, ProgramError, ProgramSpec, Scope, ServiceNo, ServiceSpec,
-    UnderlaySpec, Via,
+    GatewaySpec, HostSpec, LocalnetSpec, NetworkNo, NetworkSpec, NodeNo, Policies, PolicyNo, PortNo,
+    PortSpec, ProgramError, ProgramSpec, ServiceNo, Services, UnderlaySpec, Via,
 };
 use vswitch::{Entrance, Program};
 use worker::{Datapath, Removal};
@@ -43,12 +42,8 @@ struct Asked {
     /// Why there are no tunnels.
     underlay_fault: Option<String>,
     host: Option<HostSpec>,
-    policies: BTreeMap<PolicyNo, PolicySpec>,
-    /// Who is who, by scope and prefix.
-    identities: BTreeMap<(Scope, Prefix), IdentityNo>,
-    services: BTreeMap<ServiceNo, ServiceSpec>,
-    /// Why services were left out of the program.
-    service_faults: Vec<String>,
+    policies: Policies,
+    services: Services,
     ports: BTreeMap<PortNo, Port>,
 }
 
@@ -90,7 +85,6 @@ impl Board {
         let networks =
             request.put_networks.iter().map(|network| next.network_result(network.number)).collect();
         let version = next.version;
-        object_errors.append(&mut next.service_faults);
         let underlay_error = next.underlay_fault.clone().unwrap_or_default();
         *asked = next;
         let response = self.response(version, false, (results, networks));
@@ -280,34 +274,33 @@ impl Asked {
     /// Takes over the policies and identities that `request` names. Returns why some were left out.
     fn take_policies(&mut self, request: &api::ApplyRequest) -> Vec<String> {
         if request.from_version == 0 {
-            self.policies.clear();
-            self.identities.clear();
+            self.policies = Policies::default();
         }
         let mut errors = Vec::new();
         for number in &request.delete_policies {
-            self.policies.remove(&PolicyNo(*number));
+            self.policies.remove(PolicyNo(*number));
         }
         for asked in &request.put_policies {
             match policy::policy(asked) {
-                Ok(policy) => drop(self.policies.insert(policy.number, policy)),
+                Ok(policy) => self.policies.put(&policy),
                 Err(error) => {
                     // Not the one of before: a port without its policy is not open.
-                    self.policies.remove(&PolicyNo(asked.number));
+                    self.policies.remove(PolicyNo(asked.number));
                     errors.push(error);
                 }
             }
         }
         for asked in &request.delete_identities {
             match policy::place(asked) {
-                Ok(place) => drop(self.identities.remove(&place)),
+                Ok((scope, addresses)) => self.policies.remove_identity(scope, addresses),
                 Err(error) => errors.push(error),
             }
         }
         for asked in &request.put_identities {
-            match policy::identity(asked) {
-                Ok(it) => drop(self.identities.insert((it.scope, it.addresses), it.identity)),
-                Err(error) => errors.push(error),
-            }
+            let put = policy::identity(asked).and_then(|identity| {
+                self.policies.put_identity(&identity).map_err(|error| error.to_string())
+            });
+            errors.extend(put.err());
         }
         errors
     }
@@ -315,31 +308,22 @@ impl Asked {
     /// Takes over the services that `request` names. Returns why some were left out.
     fn take_services(&mut self, request: &api::ApplyRequest) -> Vec<String> {
         if request.from_version == 0 {
-            self.services.clear();
+            self.services = Services::default();
         }
-        for number in &request.delete_services {
-            self.services.remove(&ServiceNo(*number));
+        // All of them first: an address may pass from one to another.
+        for number in request.delete_services.iter().chain(request.put_services.iter().map(|it| &it.number)) {
+            self.services.remove(ServiceNo(*number));
         }
         let mut errors = Vec::new();
         for asked in &request.put_services {
-            match policy::service(asked) {
-                Ok(service) => drop(self.services.insert(service.number, service)),
-                Err(error) => {
-                    self.services.remove(&ServiceNo(asked.number));
-                    errors.push(error);
-                }
+            let put = policy::service(asked)
+                .and_then(|service| self.services.put(service).map_err(|error| error.to_string()));
+            if let Err(error) = put {
+                tracing::warn!(error, "the service is left out");
+                errors.push(error);
             }
         }
         errors
-    }
-
-    /// Leaves a service out that `error` is about.
-    fn drop_service(&mut self, name: &str, error: &ProgramError) -> bool {
-        let before = self.services.len();
-        self.services.retain(|_, service| service.name != name);
-        tracing::warn!(%error, "the service is left out");
-        self.service_faults.push(error.to_string());
-        self.services.len() < before
     }
 
     fn take_underlay(&mut self, underlay: Option<&api::Underlay>) {
@@ -368,8 +352,6 @@ impl Asked {
                 drop_of_network((&mut self.networks, &mut self.network_faults), network, error, take)
             }
             ProgramError::Node { .. } => self.drop_underlay(error),
-            ProgramError::Service { service, .. }
-            | ProgramError::DuplicateFrontend { second: service, .. } => self.drop_service(service, error),
             _ => false,
         }
     }
@@ -427,11 +409,6 @@ impl Asked {
             underlay: self.underlay.clone(),
             host: self.host.clone(),
             policies: self.policies.clone(),
-            identities: self
-                .identities
-                .iter()
-                .map(|(&(scope, addresses), &identity)| IdentitySpec { scope, addresses, identity })
-                .collect(),
             services: self.services.clone(),
         }
     }
@@ -476,7 +453,7 @@ fn blamed(error: &ProgramError) -> Vec<&str> {
         | ProgramError::NotAStation { port, .. } => vec![port],
         ProgramError::DuplicateStation { first, second, .. }
         | ProgramError::DuplicateAddress { first, second, .. } => vec![first, second],
-        // Networks, not ports.
+        // Networks, not ports; and what is checked when it is put.
         ProgramError::Gateway { .. }
         | ProgramError::Dhcp { .. }
         | ProgramError::Overlap { .. }
@@ -484,7 +461,6 @@ fn blamed(error: &ProgramError) -> Vec<&str> {
         | ProgramError::Node { .. }
         | ProgramError::Service { .. }
         | ProgramError::DuplicateFrontend { .. }
-        // Prefixes were checked when they were read.
         | ProgramError::Identity { .. } => Vec::new(),
         ProgramError::Misfiled { object, .. } => vec![object],
     }

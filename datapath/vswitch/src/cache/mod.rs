@@ -32,7 +32,7 @@
 //! Limits: [`CacheSizes`] and [`masks::MAX_MASKS`]; entries idle for [`IDLE_MS`] are removed.
 
 mod habit;
-mod hash;
+pub(crate) mod hash;
 mod masks;
 mod table;
 mod template;

@@ -168,6 +168,10 @@ impl Cold {
         }
     }
 
+    pub(super) fn zone(&self) -> ZoneNo {
+        ZoneNo((self.place.load(Acquire) >> 32) as u32)
+    }
+
     /// The port that it was opened from.
     pub(super) fn port(&self) -> PortNo {
         PortNo(self.place.load(Acquire) as u16)

@@ -26,7 +26,8 @@
 //!
 //! **Limits.** Of the table, of each zone and of each port that opens ([`census::Quota`]). When the table is nearly
 //! full, an open removes a connection that has not been answered, or is over, if it meets one among
-//! [`EVICTION_PROBES`]: a flood displaces itself and not those who talk.
+//! [`EVICTION_PROBES`]: a flood displaces itself and not those who talk. Where a zone or a port has as many as it may, an
+//! open removes one of its own in the same way: who opens many short connections is not held up by those that are over.
 //!
 //! **Bounds.** No call allocates but for a [`table::SEGMENT`] of entries when the table grows, and those that list. The
 //! work of each is bounded by its arguments and the constants here; nothing is rehashed, ever.
@@ -230,14 +231,29 @@ impl Connections {
         let Opening { tuple, port, .. } = *opening;
         let progress = Progress::begin(opening.transport, opening.pickup, now).ok_or(Refusal::Invalid)?;
         if self.census.live() >= self.census.total() - self.census.total() / NEARLY_FULL {
-            self.evict(now);
+            self.evict(now, |_| true);
         }
-        self.census.enter(tuple.zone, port, opening.quota)?;
+        self.enter(opening, now)?;
         let opened = self.insert(opening, progress, now);
         if opened.is_err() {
             self.census.leave(tuple.zone, port);
         }
         opened
+    }
+
+    /// Counts one more; where its port or zone is full, in the place of another of theirs.
+    fn enter(&self, opening: &Opening<'_>, now: Now) -> Result<(), Refusal> {
+        let Opening { tuple: Tuple { zone, .. }, port, quota, .. } = *opening;
+        let refusal = match self.census.enter(*zone, port, quota) {
+            Err(refusal) => refusal,
+            Ok(()) => return Ok(()),
+        };
+        let is_evicted = match refusal {
+            Refusal::PortFull => self.evict(now, |cold| cold.port() == port),
+            Refusal::ZoneFull => self.evict(now, |cold| cold.zone() == *zone),
+            _ => false,
+        };
+        if is_evicted { self.census.enter(*zone, port, quota) } else { Err(refusal) }
     }
 
     fn insert(&self, opening: &Opening<'_>, progress: Progress, now: Now) -> Result<Handle, Refusal> {

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::census::Event;
+use super::entry::Cold;
 use super::state::State;
 use super::table::Handle;
 use super::tuple::{Direction, Tuple};
@@ -44,22 +45,25 @@ impl Connections {
         (from..from.saturating_add(budget)).filter(|at| self.expire(at % entries, now)).count()
     }
 
-    /// Removes the first connection it meets that may go.
-    pub(super) fn evict(&self, now: Now) {
+    /// Removes the first connection that may go among [`EVICTION_PROBES`], and is wanted. False if there is none.
+    pub(super) fn evict(&self, now: Now, is_wanted: impl Fn(&Cold) -> bool) -> bool {
         let entries = self.table.len();
         for _ in 0..EVICTION_PROBES.min(entries) {
             let number = self.eviction_hand.fetch_add(1, Relaxed) % entries;
             let Some(handle) = self.table.handle(number as u32) else { continue };
             let Some(entry) = self.table.get(handle) else { continue };
             let Some((progress, _)) = entry.hot.read(handle.generation()) else { continue };
-            if !progress.is_dispensable() && !self.is_expired(entry.hot, &progress, now) {
+            let may_go = progress.is_dispensable() || self.is_expired(entry.hot, &progress, now);
+            if !may_go || !is_wanted(entry.cold) {
                 continue;
             }
-            let zone = entry.cold.tuple(Direction::Original).zone;
+            let zone = entry.cold.zone();
             if self.remove(handle) {
-                return self.census.count(zone, Event::Evicted);
+                self.census.count(zone, Event::Evicted);
+                return true;
             }
         }
+        false
     }
 
     fn expire(&self, number: usize, now: Now) -> bool {

@@ -13,13 +13,14 @@
 //!
 //! The hash is keyed, so that nobody can aim at a bucket.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::entry::{Cold, Hot, Record};
 use super::tuple::{Direction, Tuple};
+use crate::cache::hash::KeyHasher;
 use crate::time::Now;
 
 /// Locks, a power of two: many more than workers.
@@ -61,7 +62,7 @@ pub(super) struct Table {
     /// Segments that a shard has asked for.
     taken: AtomicU32,
     shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
+    hasher: KeyHasher,
     /// Bits of the hash that choose the bucket within a shard.
     bucket_mask: usize,
 }
@@ -136,7 +137,7 @@ impl Table {
             segments: (0..segments).map(|_| OnceLock::new()).collect(),
             taken: AtomicU32::new(0),
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
-            hasher: RandomState::new(),
+            hasher: KeyHasher::new(RandomState::new().build_hasher().finish()),
             bucket_mask: buckets - 1,
         }
     }
@@ -233,7 +234,7 @@ impl Table {
     }
 
     pub(super) fn hash(&self, tuple: &Tuple) -> u64 {
-        self.hasher.hash_one(tuple)
+        self.hasher.hash(&tuple.words())
     }
 
     fn bucket(&self, hash: u64) -> usize {

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use wire::IpProtocol;
 
+use crate::key::FlowKey;
+
 /// Where addresses mean one thing: a network, or a router with all its networks. Equal tuples of two zones are two
 /// connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -50,6 +52,16 @@ impl Endpoint {
 }
 
 impl Tuple {
+    /// All that it says, for a hash.
+    pub(super) fn words(&self) -> FlowKey {
+        let [source, destination] = [&self.source, &self.destination].map(|end| end.ip.to_bits());
+        let place = u64::from(self.zone.0) << 8 | u64::from(self.protocol.0);
+        let ports = u64::from(self.source.port) << 16 | u64::from(self.destination.port);
+        let halves = |bits: u128| [(bits >> 64) as u64, bits as u64];
+        let ([a, b], [c, d]) = (halves(source), halves(destination));
+        FlowKey([place, ports, a, b, c, d, 0, 0])
+    }
+
     /// What a packet back has, if nobody translates.
     pub(crate) fn turned(self) -> Self {
         Self { source: self.destination, destination: self.source, ..self }

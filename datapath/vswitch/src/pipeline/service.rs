@@ -162,12 +162,12 @@ fn begin(walk: &mut Walk<'_>, gateway: &Gateway, tuple: &Tuple) -> Result<Option
     let Some(service) = walk.scene.program.services().at(walk.scene.scope(), &server) else {
         return refuse(walk, server.address, server.port);
     };
-    let ports = (service.affinity == Affinity::None).then_some((tuple.source.port, tuple.destination.port));
+    let ports = (service.affinity() == Affinity::None).then_some((tuple.source.port, tuple.destination.port));
     let Some(EndpointSpec { address, port }) = service.choose(service::hash(client, ports)) else {
-        walk.say("service", || format!("is for service {}, which has no endpoint", service.name));
+        walk.say("service", || format!("is for service {}, which has no endpoint", service.name()));
         return refuse(walk, server.address, server.port);
     };
-    walk.say("service", || format!("is for service {}: {address} port {port} serves it", service.name));
+    walk.say("service", || format!("is for service {}: {address} port {port} serves it", service.name()));
     let source = match address == client {
         true => gateway.address_towards(client).map(|own| SourceNat::new(own, PortRange::UNPRIVILEGED)),
         false => stand_in(walk, gateway, (client, address)),

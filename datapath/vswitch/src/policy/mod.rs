@@ -16,7 +16,7 @@ use crate::program::{IdentityNo, RuleAction, RuleSpec, TierSpec};
 use bits::{Bits, first_common};
 
 /// The rules of one direction.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Side {
     tiers: Vec<Tier>,
     rules: Vec<Rule>,
@@ -26,14 +26,14 @@ pub(crate) struct Side {
     of_every_port: Bits,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Tier {
     /// Behind its last rule.
     end: u32,
     isolated_by: Option<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     name: String,
     action: RuleAction,
@@ -41,7 +41,7 @@ struct Rule {
 }
 
 /// The rules about all ports from this one on, up to the next interval's first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Interval {
     first: u16,
     rules: Bits,

@@ -11,7 +11,7 @@ use super::{
     Domain, DomainNo, LocalnetSpec, MAX_MTU_BYTES, MIN_MTU_BYTES, Member, Network, NetworkNo, NetworkSpec,
     Node, NodeNo, Port, PortNo, PortSpec, Program, ProgramError, ProgramSpec, Tunnel, Underlay, VlanMode,
 };
-use super::{dhcp, localnet, policy, routers, service, underlay};
+use super::{dhcp, localnet, policy, routers, underlay};
 
 impl Program {
     /// Checks `spec` and derives the lookups.
@@ -27,6 +27,7 @@ impl Program {
         }
         let mut underlay = underlay::build(&spec)?;
         localnet::add(&spec, &mut underlay)?;
+        policy::check(&spec)?;
         let mut program = Program {
             spec: ProgramSpec::default(),
             ports: Vec::new(),
@@ -36,8 +37,6 @@ impl Program {
             hops: Vec::new(),
             underlay,
             host: None,
-            policies: policy::build(&spec)?,
-            services: service::build(&spec)?,
         };
         for network in spec.networks.values() {
             let specs = by_network.get(&network.number).map_or(&[][..], Vec::as_slice);

@@ -1,6 +1,8 @@
 //! What does the switch forward by? One immutable version; the only way from control into the datapath.
 //!
-//! `Spec -> Program`: the specs are passive data; [`Program::build`] checks them and derives what lookups need.
+//! `Spec -> Program`: the specs are passive data; [`Program::build`] checks them and derives what lookups need. Of services,
+//! policies and identities there may be many: [`Services`] and [`Policies`] are derived as they are put, and versions share
+//! what is the same in them, so that a change costs what it is about.
 //!
 //! Words: a *domain* is a network, or one VLAN of it: the ports that a flood reaches. A *transparent* network is one
 //! without VLANs: it carries tagged frames as they are.
@@ -13,6 +15,7 @@ mod policy;
 mod router;
 mod routers;
 mod service;
+mod shared;
 mod tables;
 mod underlay;
 
@@ -26,14 +29,14 @@ pub(crate) use dhcp::{Dhcp, Lease, Server};
 pub(crate) use host::Host;
 pub use host::HostSpec;
 pub use localnet::LocalnetSpec;
+pub(crate) use policy::Policy;
 pub use policy::{
-    IdentityNo, IdentitySpec, PolicyNo, PolicySpec, PortRangeSpec, RuleAction, RuleSpec, Scope, TierSpec,
+    IdentityNo, IdentitySpec, Policies, PolicyNo, PolicySpec, PortRangeSpec, RuleAction, RuleSpec, Scope,
+    TierSpec,
 };
-pub(crate) use policy::{Policies, Policy};
 pub(crate) use router::{Gateway, Hop, HopNo, Route, Router};
 pub use router::{GatewaySpec, Prefix, RouteSpec, RouterNo, Via};
-pub(crate) use service::Services;
-pub use service::{Affinity, EndpointSpec, FrontendSpec, ServiceNo, ServiceSpec};
+pub use service::{Affinity, EndpointSpec, FrontendSpec, ServiceNo, ServiceSpec, Services};
 pub use tables::Program;
 pub(crate) use tables::{Domain, DomainNo, Member, Network, Port, Security};
 pub(crate) use underlay::{Node, Underlay};
@@ -147,12 +150,10 @@ pub struct ProgramSpec {
     pub localnets: BTreeMap<NetworkNo, LocalnetSpec>,
     /// The node itself, if it is on a network.
     pub host: Option<HostSpec>,
-    /// All policies.
-    pub policies: BTreeMap<PolicyNo, PolicySpec>,
-    /// Who is who to them.
-    pub identities: Vec<IdentitySpec>,
+    /// All policies, and who is who to them.
+    pub policies: Policies,
     /// All services.
-    pub services: BTreeMap<ServiceNo, ServiceSpec>,
+    pub services: Services,
 }
 
 /// Why a spec is no program. The message names the object.

@@ -3,13 +3,14 @@
 //! An *identity* stands for all addresses that the same selectors match: rules name identities, and addresses have one each. A
 //! pod that comes or goes changes its address's entry; a rule changes only when somebody writes another.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use wire::IpProtocol;
 
 use super::router::Prefixes;
+use super::shared::Map;
 use super::{NetworkNo, Prefix, Program, ProgramError, ProgramSpec, RouterNo};
 use crate::policy::Side;
 
@@ -98,59 +99,96 @@ pub enum RuleAction {
 }
 
 /// A policy, as the stages see it.
-#[derive(Debug, Clone)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
     pub(crate) name: String,
     pub(crate) egress: Side,
     pub(crate) ingress: Side,
 }
 
-/// All policies, and who is who.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Policies {
-    by_number: BTreeMap<PolicyNo, Policy>,
-    identities: BTreeMap<Scope, Prefixes<IdentityNo>>,
+/// All policies, and who is who. A copy costs nothing, and a change what it is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policies {
+    by_number: Map<PolicyNo, Arc<Policy>>,
+    identities: Map<Scope, Prefixes<IdentityNo>>,
 }
 
 impl Policies {
+    /// These policies and identities.
+    ///
+    /// # Errors
+    /// As [`Policies::put_identity`].
+    pub fn new(
+        policies: impl IntoIterator<Item = PolicySpec>,
+        identities: impl IntoIterator<Item = IdentitySpec>,
+    ) -> Result<Self, ProgramError> {
+        let mut all = Self::default();
+        policies.into_iter().for_each(|policy| all.put(&policy));
+        identities.into_iter().try_for_each(|identity| all.put_identity(&identity))?;
+        Ok(all)
+    }
+
+    /// Adds a policy, in the place of the one that has its number.
+    pub fn put(&mut self, spec: &PolicySpec) {
+        let [egress, ingress] = [&spec.egress, &spec.ingress].map(|tiers| Side::new(tiers));
+        let policy = Policy { name: spec.name.clone(), egress, ingress };
+        self.by_number.insert_mut(spec.number, Arc::new(policy));
+    }
+
+    /// Removes the policy of this number, if there is one.
+    pub fn remove(&mut self, number: PolicyNo) {
+        self.by_number.remove_mut(&number);
+    }
+
+    /// Says who has addresses, whoever had them before.
+    ///
+    /// # Errors
+    /// They are no prefix.
+    pub fn put_identity(&mut self, spec: &IdentitySpec) -> Result<(), ProgramError> {
+        let IdentitySpec { scope, addresses, identity } = *spec;
+        if !addresses.is_sound() {
+            return Err(ProgramError::Identity { addresses });
+        }
+        if !self.identities.contains_key(&scope) {
+            self.identities.insert_mut(scope, Prefixes::default());
+        }
+        if let Some(of_scope) = self.identities.get_mut(&scope) {
+            of_scope.add(addresses, identity);
+        }
+        Ok(())
+    }
+
+    /// Nobody has these addresses any more.
+    pub fn remove_identity(&mut self, scope: Scope, addresses: Prefix) {
+        let Some(of_scope) = self.identities.get_mut(&scope) else { return };
+        of_scope.remove(addresses);
+        if of_scope.is_empty() {
+            self.identities.remove_mut(&scope);
+        }
+    }
+
     /// Whose `address` is in `scope`.
     pub(crate) fn identity(&self, scope: Scope, address: IpAddr) -> Option<IdentityNo> {
         self.identities.get(&scope)?.longest(address).copied()
     }
 
     pub(crate) fn get(&self, number: PolicyNo) -> Option<&Policy> {
-        self.by_number.get(&number)
+        self.by_number.get(&number).map(|policy| &**policy)
     }
 }
 
-/// Checks the policies of `spec` and derives their lookups.
-pub(super) fn build(spec: &ProgramSpec) -> Result<Policies, ProgramError> {
-    let mut built = Policies::default();
-    for (filed, policy) in &spec.policies {
-        if *filed != policy.number {
-            let (own, filed) = (policy.number.0, filed.0);
-            return Err(ProgramError::Misfiled { object: policy.name.clone(), own, filed });
-        }
-        let [egress, ingress] = [&policy.egress, &policy.ingress].map(|tiers| Side::new(tiers));
-        built.by_number.insert(policy.number, Policy { name: policy.name.clone(), egress, ingress });
-    }
-    for IdentitySpec { scope, addresses, identity } in &spec.identities {
-        if !addresses.is_sound() {
-            return Err(ProgramError::Identity { addresses: *addresses });
-        }
-        built.identities.entry(*scope).or_default().add(*addresses, *identity);
-    }
-    let is_known =
-        |policy: &Option<PolicyNo>| policy.is_none_or(|policy| built.by_number.contains_key(&policy));
+/// Checks that the policies of ports exist.
+pub(super) fn check(spec: &ProgramSpec) -> Result<(), ProgramError> {
+    let is_known = |policy: &Option<PolicyNo>| policy.is_none_or(|it| spec.policies.get(it).is_some());
     match spec.ports.values().find(|port| !is_known(&port.policy)) {
         Some(port) => Err(ProgramError::UnknownPolicy { port: port.name.clone() }),
-        None => Ok(built),
+        None => Ok(()),
     }
 }
 
 impl Program {
     /// All policies, and who is who.
     pub(crate) fn policies(&self) -> &Policies {
-        &self.policies
+        &self.spec.policies
     }
 }

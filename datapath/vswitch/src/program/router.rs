@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use wire::MacAddr;
 
+use super::shared::Map;
 use super::{NetworkNo, NodeNo, PortNo, Tunnel};
 
 /// A router's number: assigned by control. Networks whose gateways have one number reach each other.
@@ -171,26 +172,43 @@ impl Router {
 }
 
 /// What prefixes of addresses have, found by the longest: as many lookups as there are lengths.
-#[derive(Debug, Clone)]
-pub(super) struct Prefixes<T> {
-    /// By length, the longest first; addresses with the bits behind the prefix cleared.
-    by_len: Vec<(u8, HashMap<IpAddr, T>)>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Prefixes<T: Eq> {
+    /// By length, the longest first, none of them empty; addresses with the bits behind the prefix cleared.
+    by_len: Vec<(u8, Map<IpAddr, T>)>,
 }
 
-impl<T> Default for Prefixes<T> {
+impl<T: Eq> Default for Prefixes<T> {
     fn default() -> Self {
         Self { by_len: Vec::new() }
     }
 }
 
-impl<T> Prefixes<T> {
+impl<T: Eq + Copy> Prefixes<T> {
     /// Adds what `prefix` has; what it had, if it had something.
     pub(super) fn add(&mut self, prefix: Prefix, value: T) -> Option<T> {
         let at = self.by_len.partition_point(|(len, _)| *len > prefix.len);
         if self.by_len.get(at).is_none_or(|(len, _)| *len != prefix.len) {
-            self.by_len.insert(at, (prefix.len, HashMap::new()));
+            self.by_len.insert(at, (prefix.len, Map::default()));
         }
-        self.by_len[at].1.insert(prefix.network(), value)
+        let of_len = &mut self.by_len[at].1;
+        let before = of_len.get(&prefix.network()).copied();
+        of_len.insert_mut(prefix.network(), value);
+        before
+    }
+
+    /// Removes what `prefix` has.
+    pub(super) fn remove(&mut self, prefix: Prefix) {
+        let Ok(at) = self.by_len.binary_search_by(|(len, _)| prefix.len.cmp(len)) else { return };
+        let of_len = &mut self.by_len[at].1;
+        of_len.remove_mut(&prefix.network());
+        if of_len.is_empty() {
+            self.by_len.remove(at);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_len.is_empty()
     }
 
     /// What the longest prefix of `address` has.

@@ -1,12 +1,13 @@
 //! Which addresses are services, and who serves them?
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use wire::IpProtocol;
 
 use super::build::is_source;
-use super::{Program, ProgramError, ProgramSpec, Scope};
+use super::shared::{Map, Tally};
+use super::{Program, ProgramError, Scope};
 use crate::service::Maglev;
 
 /// A service's number: assigned by control, stable while the service lives.
@@ -61,98 +62,139 @@ pub enum Affinity {
 }
 
 /// A service, as the stages see it.
-#[derive(Debug, Clone)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Service {
-    pub(crate) name: String,
-    pub(crate) affinity: Affinity,
-    endpoints: Vec<EndpointSpec>,
+    /// Endpoints in order, each once.
+    spec: ServiceSpec,
     choice: Maglev,
 }
 
 impl Service {
+    pub(crate) fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    pub(crate) fn affinity(&self) -> Affinity {
+        self.spec.affinity
+    }
+
     /// The endpoint for connections that hash so.
     pub(crate) fn choose(&self, hash: u64) -> Option<EndpointSpec> {
-        self.choice.choose(hash).and_then(|at| self.endpoints.get(at)).copied()
+        self.choice.choose(hash).and_then(|at| self.spec.endpoints.get(at)).copied()
     }
 
     pub(crate) fn has(&self, endpoint: &EndpointSpec) -> bool {
-        self.endpoints.contains(endpoint)
+        self.spec.endpoints.binary_search(endpoint).is_ok()
+    }
+
+    /// What its endpoints serve.
+    fn ends(&self) -> impl Iterator<Item = (Scope, FrontendSpec)> + '_ {
+        let ServiceSpec { scope, frontends, endpoints, .. } = &self.spec;
+        frontends.iter().flat_map(move |&FrontendSpec { protocol, .. }| {
+            let end = move |it: &EndpointSpec| FrontendSpec { address: it.address, protocol, port: it.port };
+            endpoints.iter().map(move |endpoint| (*scope, end(endpoint)))
+        })
     }
 }
 
-/// All services.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Services {
-    services: Vec<Service>,
-    frontends: HashMap<(Scope, FrontendSpec), usize>,
+/// All services. A copy costs nothing, and a change what it is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Services {
+    by_number: Map<ServiceNo, Arc<Service>>,
+    frontends: Map<(Scope, FrontendSpec), Arc<Service>>,
     /// The addresses of frontends, and of endpoints, whatever the ports: most packets are told by these alone.
-    addresses: HashSet<(Scope, IpAddr)>,
-    hosts: HashSet<(Scope, IpAddr)>,
-    endpoints: HashSet<(Scope, FrontendSpec)>,
+    addresses: Tally<(Scope, IpAddr)>,
+    hosts: Tally<(Scope, IpAddr)>,
+    endpoints: Tally<(Scope, FrontendSpec)>,
 }
 
 impl Services {
+    /// These services, put one after the other.
+    ///
+    /// # Errors
+    /// As [`Services::put`].
+    pub fn new(services: impl IntoIterator<Item = ServiceSpec>) -> Result<Self, ProgramError> {
+        let mut all = Self::default();
+        services.into_iter().try_for_each(|service| all.put(service))?;
+        Ok(all)
+    }
+
+    /// Adds a service, in the place of the one that has its number.
+    ///
+    /// # Errors
+    /// It contradicts itself or another: there is then none of its number.
+    pub fn put(&mut self, mut spec: ServiceSpec) -> Result<(), ProgramError> {
+        self.remove(spec.number);
+        check(&spec)?;
+        self.check_frontends(&spec)?;
+        spec.endpoints.sort_unstable();
+        spec.endpoints.dedup();
+        let service = Arc::new(Service { choice: Maglev::new(&spec.endpoints), spec });
+        let ServiceSpec { number, scope, frontends, endpoints, .. } = &service.spec;
+        for frontend in frontends {
+            self.frontends.insert_mut((*scope, *frontend), service.clone());
+            self.addresses.add((*scope, frontend.address));
+        }
+        endpoints.iter().for_each(|endpoint| self.hosts.add((*scope, endpoint.address)));
+        service.ends().for_each(|end| self.endpoints.add(end));
+        self.by_number.insert_mut(*number, service.clone());
+        Ok(())
+    }
+
+    /// Removes the service of this number, if there is one.
+    pub fn remove(&mut self, number: ServiceNo) {
+        let Some(service) = self.by_number.get(&number).cloned() else { return };
+        let ServiceSpec { scope, frontends, endpoints, .. } = &service.spec;
+        for frontend in frontends {
+            self.frontends.remove_mut(&(*scope, *frontend));
+            self.addresses.remove(&(*scope, frontend.address));
+        }
+        endpoints.iter().for_each(|endpoint| self.hosts.remove(&(*scope, endpoint.address)));
+        service.ends().for_each(|end| self.endpoints.remove(&end));
+        self.by_number.remove_mut(&number);
+    }
+
+    /// The service of this number, its endpoints in order.
+    pub fn get(&self, number: ServiceNo) -> Option<&ServiceSpec> {
+        self.by_number.get(&number).map(|service| &service.spec)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.services.is_empty()
+        self.by_number.is_empty()
     }
 
     /// The service that `frontend` is of.
     pub(crate) fn at(&self, scope: Scope, frontend: &FrontendSpec) -> Option<&Service> {
-        self.frontends.get(&(scope, *frontend)).map(|at| &self.services[*at])
+        self.frontends.get(&(scope, *frontend)).map(|service| &**service)
     }
 
     /// True if `address` is one of some service's.
     pub(crate) fn is_frontend(&self, scope: Scope, address: IpAddr) -> bool {
-        self.addresses.contains(&(scope, address))
+        self.addresses.has(&(scope, address))
     }
 
     /// True if some endpoint has `address`.
     pub(crate) fn is_host(&self, scope: Scope, address: IpAddr) -> bool {
-        self.hosts.contains(&(scope, address))
+        self.hosts.has(&(scope, address))
     }
 
     /// True if some service is served at this address, protocol and port.
     pub(crate) fn is_endpoint(&self, scope: Scope, end: &FrontendSpec) -> bool {
-        self.endpoints.contains(&(scope, *end))
+        self.endpoints.has(&(scope, *end))
     }
-}
 
-/// Checks the services of `spec` and derives their lookups.
-pub(super) fn build(spec: &ProgramSpec) -> Result<Services, ProgramError> {
-    let mut built = Services::default();
-    for (filed, service) in &spec.services {
-        if *filed != service.number {
-            let (own, filed) = (service.number.0, filed.0);
-            return Err(ProgramError::Misfiled { object: service.name.clone(), own, filed });
-        }
-        check(service)?;
-        let at = built.services.len();
-        for frontend in &service.frontends {
-            if let Some(rival) = built.frontends.insert((service.scope, *frontend), at) {
-                let first = built.services.get(rival).map_or(&service.name, |rival| &rival.name).clone();
+    fn check_frontends(&self, spec: &ServiceSpec) -> Result<(), ProgramError> {
+        for (at, frontend) in spec.frontends.iter().enumerate() {
+            let is_twice = spec.frontends[..at].contains(frontend).then_some(&spec.name);
+            let rival = self.at(spec.scope, frontend).map(|rival| &rival.spec.name);
+            if let Some(first) = rival.or(is_twice) {
                 let FrontendSpec { address, port, .. } = *frontend;
-                let second = service.name.clone();
+                let (first, second) = (first.clone(), spec.name.clone());
                 return Err(ProgramError::DuplicateFrontend { first, second, address, port });
             }
-            built.addresses.insert((service.scope, frontend.address));
         }
-        let mut endpoints = service.endpoints.clone();
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        built.hosts.extend(endpoints.iter().map(|endpoint| (service.scope, endpoint.address)));
-        for FrontendSpec { protocol, .. } in &service.frontends {
-            let end =
-                |it: &EndpointSpec| FrontendSpec { address: it.address, protocol: *protocol, port: it.port };
-            built.endpoints.extend(endpoints.iter().map(|endpoint| (service.scope, end(endpoint))));
-        }
-        built.services.push(Service {
-            name: service.name.clone(),
-            affinity: service.affinity,
-            choice: Maglev::new(&endpoints),
-            endpoints,
-        });
+        Ok(())
     }
-    Ok(built)
 }
 
 fn check(service: &ServiceSpec) -> Result<(), ProgramError> {
@@ -175,6 +217,6 @@ fn check(service: &ServiceSpec) -> Result<(), ProgramError> {
 impl Program {
     /// All services.
     pub(crate) fn services(&self) -> &Services {
-        &self.services
+        &self.spec.services
     }
 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use wire::MacAddr;
 
 use super::{
-    Dhcp, Gateway, Hop, HopNo, Host, Lease, NetworkNo, Policies, PolicyNo, PortNo, ProgramSpec, Router,
-    RouterNo, Services, Tunnel, Underlay, VlanId, Vni,
+    Dhcp, Gateway, Hop, HopNo, Host, Lease, NetworkNo, PolicyNo, PortNo, ProgramSpec, Router, RouterNo,
+    Tunnel, Underlay, VlanId, Vni,
 };
 use crate::stations::{Place, StationView};
 
@@ -23,8 +23,6 @@ pub struct Program {
     pub(super) hops: Vec<Hop>,
     pub(super) underlay: Option<Underlay>,
     pub(super) host: Option<Host>,
-    pub(super) policies: Policies,
-    pub(super) services: Services,
 }
 
 /// The position of a [`Domain`] in its program.

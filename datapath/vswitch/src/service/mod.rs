@@ -12,7 +12,7 @@ const SIZES: [usize; 11] = [61, 127, 251, 509, 1021, 2039, 4093, 8191, 16_381, 3
 const PLACES: usize = 20;
 
 /// A table of endpoints, by their places in the list that it was made of.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Maglev {
     /// Empty where there is nothing to choose.
     table: Box<[u16]>,

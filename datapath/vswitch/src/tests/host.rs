@@ -42,7 +42,7 @@ fn world() -> ProgramSpec {
     };
     let uplink = PortSpec { network: NetworkNo(9), ..port(UPLINK) };
     let mut spec = spec([listed(1, Some(PolicyNo(1))), listed(2, None), listed(HOST, None), uplink]);
-    spec.policies.insert(PolicyNo(1), closed());
+    spec.policies.put(&closed());
     let network = spec.networks.get_mut(&NETWORK).unwrap();
     network.overlay =
         Some(OverlaySpec { vni: Vni::new(7).unwrap(), port: PortNo(51), floods: false, isolated: false });
@@ -67,7 +67,7 @@ fn world() -> ProgramSpec {
     spec.underlay = Some(UnderlaySpec { port: PortNo(UPLINK), nodes: [(node.number, node)].into() });
     spec.host = Some(HostSpec { port: PortNo(HOST), nat_ports: 61_000..=65_535 });
     for (number, endpoint) in [(1, "10.0.0.2"), (2, "10.0.1.5"), (3, "192.0.2.1")] {
-        spec.services.insert(ServiceNo(number), service(number, endpoint));
+        spec.services.put(service(number, endpoint)).unwrap();
     }
     spec
 }

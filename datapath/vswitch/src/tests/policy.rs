@@ -10,8 +10,8 @@ use wire::{IpProtocol, ethernet, ipv4};
 
 use super::{Bed, Fate, NETWORK, path, port, spec, station};
 use crate::program::{
-    IdentityNo, IdentitySpec, PolicyNo, PolicySpec, PortNo, PortRangeSpec, PortSpec, Prefix, ProgramError,
-    ProgramSpec, RuleAction, RuleSpec, Scope, TierSpec,
+    IdentityNo, IdentitySpec, Policies, PolicyNo, PolicySpec, PortNo, PortRangeSpec, PortSpec, Prefix,
+    ProgramError, ProgramSpec, RuleAction, RuleSpec, Scope, TierSpec,
 };
 use crate::{Now, Program};
 
@@ -55,13 +55,12 @@ fn world() -> ProgramSpec {
     };
     let with = |number, policy| PortSpec { policy, macs: vec![station(number as u8)], ..port(number) };
     let mut spec = spec([with(1, None), with(2, Some(SERVER)), with(3, None), with(4, Some(MUTE))]);
-    spec.policies = [(SERVER, server), (MUTE, mute)].into();
     let identity = |ip: [u8; 4], identity| IdentitySpec {
         scope: Scope::Network(NETWORK),
         addresses: Prefix { address: IpAddr::from(ip), len: 32 },
         identity,
     };
-    spec.identities = vec![identity([10, 0, 0, 1], CLIENT)];
+    spec.policies = Policies::new([server, mute], [identity([10, 0, 0, 1], CLIENT)]).unwrap();
     spec
 }
 
@@ -146,7 +145,9 @@ fn a_policy_that_changes_ends_what_it_no_longer_allows_and_nothing_else() {
     bed.switch.set_program(Program::build(later.clone()).unwrap());
     assert_eq!(bed.send(1, data()).ports(), [2], "the same policy under another program");
     later.version = 3;
-    later.policies.get_mut(&SERVER).unwrap().ingress[0].rules.clear();
+    let name = "server".into();
+    let ingress = isolated(vec![], "NetworkPolicy shop/http");
+    later.policies.put(&PolicySpec { number: SERVER, name, ingress, ..PolicySpec::default() });
     bed.switch.set_program(Program::build(later).unwrap());
     let answer = segment(2, 1, (80, 4000), Flags::ACK, (5001, 1001));
     assert_eq!(bed.send(2, answer), denied(), "in whichever direction it is seen first");
@@ -216,7 +217,7 @@ fn a_trace_names_the_rule_and_changes_nothing() {
 #[test]
 fn a_port_with_a_policy_that_does_not_exist_is_refused() {
     let mut world = world();
-    world.policies.clear();
+    world.policies = Policies::default();
     assert!(matches!(Program::build(world), Err(ProgramError::UnknownPolicy { port }) if port == "port-2"));
 }
 

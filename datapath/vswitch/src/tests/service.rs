@@ -12,9 +12,9 @@ use wire::{IpProtocol, MacAddr, icmpv4, icmpv6, ipv4, ipv6, udp};
 
 use super::{Bed, Fate, NETWORK, port, segment, spec, station};
 use crate::program::{
-    Affinity, EndpointSpec, FrontendSpec, GatewaySpec, IdentityNo, IdentitySpec, PolicyNo, PolicySpec,
-    PortNo, PortRangeSpec, PortSpec, Prefix, ProgramError, ProgramSpec, RouterNo, RuleAction, RuleSpec,
-    Scope, ServiceNo, ServiceSpec, TierSpec,
+    Affinity, EndpointSpec, FrontendSpec, GatewaySpec, IdentityNo, IdentitySpec, Policies, PolicyNo,
+    PolicySpec, PortNo, PortRangeSpec, PortSpec, Prefix, ProgramError, ProgramSpec, RouterNo, RuleAction,
+    RuleSpec, Scope, ServiceNo, ServiceSpec, Services, TierSpec,
 };
 use crate::{Entrance, Now, Program};
 
@@ -69,8 +69,19 @@ fn world() -> ProgramSpec {
         service(2, "shop/web6", false, 80, &[4, 5, 6]),
         service(3, "shop/idle", true, 81, &[]),
     ];
-    spec.services = services.map(|service| (service.number, service)).into();
+    spec.services = Services::new(services).unwrap();
     spec
+}
+
+/// Changes service `number` of `world`.
+fn change(
+    world: &mut ProgramSpec,
+    number: u32,
+    change: impl FnOnce(&mut ServiceSpec),
+) -> Result<(), ProgramError> {
+    let mut service = world.services.get(ServiceNo(number)).unwrap().clone();
+    change(&mut service);
+    world.services.put(service)
 }
 
 fn bed() -> Bed {
@@ -172,7 +183,7 @@ fn connections_are_spread_over_all_endpoints_and_those_of_a_client_are_not_where
     };
     assert_eq!(chosen(&mut bed, 1), [4, 5, 6].into());
     let mut sticky = world();
-    sticky.services.get_mut(&ServiceNo(1)).unwrap().affinity = Affinity::ClientIp;
+    change(&mut sticky, 1, |service| service.affinity = Affinity::ClientIp).unwrap();
     let mut bed = Bed::new(Program::build(sticky).unwrap());
     assert_eq!(chosen(&mut bed, 1).len(), 1);
 }
@@ -255,8 +266,8 @@ fn an_endpoint_that_goes_keeps_its_connections_of_tcp_and_loses_those_of_udp() {
     let port = (4000..4100).find(|port| sent(&bed.send(1, datagram(*port))).0 == by_tcp).unwrap();
     let mut later = world();
     later.version = 2;
-    let endpoints = &mut later.services.get_mut(&ServiceNo(1)).unwrap().endpoints;
-    endpoints.retain(|endpoint| endpoint.address != address(by_tcp, true));
+    let stays = |endpoint: &EndpointSpec| endpoint.address != address(by_tcp, true);
+    change(&mut later, 1, |service| service.endpoints.retain(stays)).unwrap();
     bed.switch.set_program(Program::build(later).unwrap());
     let ack = segment(to_service(1, true), (4000, 80), Flags::ACK, (1001, 5001));
     assert_eq!(sent(&bed.send(1, ack)).0, by_tcp, "it is left to end");
@@ -302,12 +313,12 @@ fn policies_are_about_endpoints_and_not_about_services() {
         ingress: vec![TierSpec { rules: vec![web], isolated_by: Some("NetworkPolicy shop/web".into()) }],
         ..PolicySpec::default()
     };
-    world.policies = [(policy.number, policy)].into();
     for endpoint in [4, 5, 6] {
         world.ports.get_mut(&PortNo(endpoint)).unwrap().policy = Some(PolicyNo(7));
     }
     let addresses = Prefix { address: address(1, true), len: 32 };
-    world.identities = vec![IdentitySpec { scope: SCOPE, addresses, identity: IdentityNo(1) }];
+    let client = IdentitySpec { scope: SCOPE, addresses, identity: IdentityNo(1) };
+    world.policies = Policies::new([policy], [client]).unwrap();
     let mut bed = Bed::new(Program::build(world.clone()).unwrap());
     let ask = |from| build::udp(to_service(from, true), (4000, 80), b"hello");
     let (endpoint, _) = sent(&bed.send(1, ask(1)));
@@ -332,7 +343,7 @@ fn policies_are_about_endpoints_and_not_about_services() {
     assert!(words.contains("policy: ingress of web: allowed by NetworkPolicy shop/web rule 1"), "{words}");
     // A change of mind is about the endpoint, too, in whichever direction it is noticed.
     world.version = 2;
-    world.identities.clear();
+    world.policies.remove_identity(SCOPE, addresses);
     bed.switch.set_program(Program::build(world).unwrap());
     let answer = build::udp(back(endpoint, 1, true), (8080, 4000), b"");
     assert_eq!(bed.send(endpoint.into(), answer), Fate::drop(DropReason::PolicyDenied));
@@ -340,10 +351,11 @@ fn policies_are_about_endpoints_and_not_about_services() {
 
 #[test]
 fn services_that_contradict_themselves_or_each_other_are_refused() {
-    let refused = |change: &dyn Fn(&mut ServiceSpec)| {
+    let refused = |wrong: &dyn Fn(&mut ServiceSpec)| {
         let mut world = world();
-        change(world.services.get_mut(&ServiceNo(3)).unwrap());
-        Program::build(world).map(|_| ()).unwrap_err()
+        let error = change(&mut world, 3, wrong).unwrap_err();
+        assert_eq!(world.services.get(ServiceNo(3)), None, "nor is it as it was");
+        error
     };
     let is_shop = |error| matches!(error, ProgramError::Service { service, .. } if service == "shop/idle");
     let endpoint = |text| EndpointSpec { address: ip(text), port: 1 };
@@ -356,7 +368,46 @@ fn services_that_contradict_themselves_or_each_other_are_refused() {
     );
 }
 
+/// One of three services, with these of four addresses as its own and these as its endpoints'.
+fn any_service() -> impl Strategy<Value = ServiceSpec> {
+    let addresses = |block: u8| {
+        prop::collection::vec((0..2u8, 0..2u16), 0..4).prop_map(move |ends| {
+            ends.into_iter()
+                .map(|(address, port)| (IpAddr::from([10, block, 0, address]), port))
+                .collect::<Vec<_>>()
+        })
+    };
+    (0..3u32, addresses(1), addresses(2)).prop_map(|(number, frontends, endpoints)| ServiceSpec {
+        number: ServiceNo(number),
+        name: format!("service-{number}"),
+        scope: SCOPE,
+        frontends: frontends
+            .into_iter()
+            .map(|(address, port)| FrontendSpec { address, protocol: IpProtocol::TCP, port })
+            .collect(),
+        endpoints: endpoints.into_iter().map(|(address, port)| EndpointSpec { address, port }).collect(),
+        affinity: Affinity::None,
+    })
+}
+
 proptest! {
+    /// What was put and removed, in whichever order, is what those that are left make.
+    #[test]
+    fn services_that_changed_are_those_that_are_left(
+        steps in prop::collection::vec((any_service(), any::<bool>()), 0..30)
+    ) {
+        let mut changed = Services::default();
+        for (service, is_put) in steps {
+            if is_put {
+                let _contradiction = changed.put(service);
+            } else {
+                changed.remove(service.number);
+            }
+            let left = (0..3).filter_map(|number| changed.get(ServiceNo(number)).cloned());
+            prop_assert_eq!(&Services::new(left).unwrap(), &changed);
+        }
+    }
+
     #[test]
     fn what_is_translated_is_sound_whatever_it_carries(
         payload in prop::collection::vec(any::<u8>(), 0..1200), ports: (u16, u16), is_v4: bool, is_tcp: bool,

@@ -21,7 +21,7 @@ const VHOST_PAGES: u64 = 1200;
 const OVS_MEMORY_MIB: u32 = 1024;
 /// Of those, what guests alone need.
 const GUEST_PAGES: u64 = 64;
-const SCENE: Scene = Scene { attacked: false, stations: 1 };
+const SCENE: Scene = Scene { attacked: false, stations: 1, has_services: false };
 
 /// Starts all subjects of one kind of ends.
 pub(super) type Start = fn(&LatencyArgs, &Interrupt) -> anyhow::Result<Vec<Lane>>;

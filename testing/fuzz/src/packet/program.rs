@@ -8,9 +8,9 @@ use std::sync::{Arc, LazyLock};
 use vswitch::Program;
 use vswitch::program::{
     Affinity, DhcpSpec, EndpointSpec, FrontendSpec, GatewaySpec, IdentityNo, IdentitySpec, NetworkNo,
-    NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PolicyNo, PolicySpec, PortNo, PortRangeSpec, PortSpec,
-    Prefix, ProgramSpec, RouteSpec, RouterNo, RuleAction, RuleSpec, Scope, ServiceNo, ServiceSpec, TierSpec,
-    UnderlaySpec, Via, VlanId, VlanMode, Vni,
+    NetworkSpec, NodeNo, NodeSpec, OverlaySpec, Policies, PolicyNo, PolicySpec, PortNo, PortRangeSpec,
+    PortSpec, Prefix, ProgramSpec, RouteSpec, RouterNo, RuleAction, RuleSpec, Scope, ServiceNo, ServiceSpec,
+    Services, TierSpec, UnderlaySpec, Via, VlanId, VlanMode, Vni,
 };
 use wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4, ipv6};
 
@@ -42,6 +42,7 @@ pub(super) fn node_of(head: &[u8]) -> Option<NodeNo> {
     nodes().into_values().find(|node| node.address == source).map(|node| node.number)
 }
 
+#[allow(clippy::expect_used, reason = "the programs are constants")]
 fn spec(version: u64) -> ProgramSpec {
     let networks = [(1, true), (2, false)].map(|(number, flood_unknown)| NetworkSpec {
         gateway: Some(gateway(number, RouterNo(1))),
@@ -59,9 +60,8 @@ fn spec(version: u64) -> ProgramSpec {
         networks: all,
         ports: ports.map(|port| (port.number, port)).collect(),
         underlay: Some(UnderlaySpec { port: UPLINK, nodes: nodes() }),
-        policies: policies(version).into_iter().map(|policy| (policy.number, policy)).collect(),
-        identities: identities(version),
-        services: services(version).into_iter().map(|service| (service.number, service)).collect(),
+        policies: Policies::new(policies(version), identities(version)).expect("sound identities"),
+        services: Services::new(services(version)).expect("sound services"),
         ..ProgramSpec::default()
     }
 }

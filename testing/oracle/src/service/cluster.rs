@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use sim::{Outcome, World};
 use vswitch::program::{
-    GatewaySpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PortNo, PortSpec, Prefix,
+    self, GatewaySpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, PortNo, PortSpec, Prefix,
     ProgramSpec, RouteSpec, RouterNo, Scope, UnderlaySpec, Via, VlanMode, Vni,
 };
 use wire::MacAddr;
@@ -84,6 +84,7 @@ impl Cluster {
                 let turns = own % service.endpoints.len().max(1);
                 service.endpoints.rotate_left(turns);
             }
+            let services = program::Services::new(services.into_values()).expect("a cluster's services");
             let spec = ProgramSpec { version, services, ..self.node(own as u16) };
             self.nodes[own].set_program(&spec).expect("a cluster's program");
         }

@@ -12,7 +12,11 @@ fn a_full_port_and_a_full_zone_are_refused_by_name_and_others_are_not() {
     let quota = Quota { zone: 20, port: 10 };
     let from = |port: u16, zone: u32, number: u32| {
         let tuple = Tuple { zone: ZoneNo(zone), ..udp(number) };
-        connections.open(&Opening { port: PortNo(port), quota, ..opening(&tuple) }, Now { ms: 0 })
+        let opened =
+            connections.open(&Opening { port: PortNo(port), quota, ..opening(&tuple) }, Now { ms: 0 })?;
+        // Who talks is not displaced.
+        connections.advance(opened.turned(), &Transport::Udp, Now { ms: 0 }).unwrap();
+        Ok(opened)
     };
     for number in 0..10 {
         from(1, 1, number).unwrap();
@@ -33,6 +37,23 @@ fn a_full_port_and_a_full_zone_are_refused_by_name_and_others_are_not() {
     assert_eq!(counts.collect::<Vec<_>>(), [(1, 20, 20, 2), (2, 0, 1, 0)]);
     connections.forget_zones(|_| true);
     assert_eq!(connections.zones().len(), 1, "a zone with connections is not forgotten");
+}
+
+#[test]
+fn a_port_and_a_zone_that_are_full_displace_their_own_that_are_not_answered() {
+    for quota in [Quota { zone: 90_000, port: 20_000 }, Quota { zone: 20_000, port: 90_000 }] {
+        let connections = tracker(100_000);
+        let from = |port: u16, number: u32| {
+            let tuple = Tuple { zone: ZoneNo(port.into()), ..udp(number) };
+            connections.open(&Opening { port: PortNo(port), quota, ..opening(&tuple) }, Now { ms: 0 })
+        };
+        let others: Vec<Handle> = (0..50).map(|number| from(2, number).unwrap()).collect();
+        let refused = (0..50_000).filter(|number| from(1, *number).is_err()).count();
+        assert!(refused < 100, "{refused} of 50000 were refused");
+        assert_eq!(connections.of_port(PortNo(1)), 20_000);
+        let is_there = |handle: &Handle| connections.tuple(*handle).is_some();
+        assert!(others.iter().all(is_there), "nobody else's go");
+    }
 }
 
 #[test]
