@@ -85,8 +85,8 @@ fn measure(mut switch: Switch) {
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); PACKETS.len() + 1];
     for batch in 0..BATCHES {
         let now = Now { ms: batch as u64 };
-        for (at, packet) in PACKETS.into_iter().enumerate() {
-            times[at].push(bed.batch(&mut switch, batch, packet, at, now));
+        for (at, times) in times[..PACKETS.len()].iter_mut().enumerate() {
+            times.push(bed.batch(&mut switch, batch, at, now));
         }
         times[PACKETS.len()].push(bed.denied(&mut switch, batch, now));
         if batch % 50 == 0 {
@@ -152,14 +152,8 @@ impl Bed {
     }
 
     /// Packet `at` of each connection of the batch; nanoseconds for each.
-    fn batch(
-        &mut self,
-        switch: &mut Switch,
-        batch: usize,
-        (_, is_client, flags, has_payload): (&str, bool, Flags, bool),
-        at: usize,
-        now: Now,
-    ) -> f64 {
+    fn batch(&mut self, switch: &mut Switch, batch: usize, at: usize, now: Now) -> f64 {
+        let (_, is_client, flags, has_payload) = PACKETS[at];
         let progress = |is_client: bool| {
             let before = PACKETS[..at].iter().filter(|(_, by_client, ..)| *by_client == is_client);
             let taken = |flags: Flags| u32::from(flags.contains(Flags::SYN) || flags.contains(Flags::FIN));
