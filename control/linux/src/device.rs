@@ -206,12 +206,8 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// True if `address` is one of its own.
-    pub(crate) async fn has_address(&self, address: IpAddr) -> Result<bool, KernelError> {
-        Ok(self.addresses().await?.iter().any(|own| own.addr() == address))
-    }
-
-    async fn addresses(&self) -> Result<Vec<IpNet>, KernelError> {
+    /// Its addresses.
+    pub(crate) async fn addresses(&self) -> Result<Vec<IpNet>, KernelError> {
         let request = self.handle.address().get().set_link_index_filter(self.index());
         let messages = self.collect(request.execute(), "list its addresses").await?;
         Ok(messages.iter().filter_map(address_of).collect())

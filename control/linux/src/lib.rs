@@ -75,8 +75,8 @@ impl Kernel for Linux {
         })
     }
 
-    fn next_hop(&self, uplink: &str, source: IpAddr, to: IpAddr) -> Result<NextHop, KernelError> {
-        next_hop::find(uplink, source, to)
+    fn next_hops(&self, uplink: &str, ways: &[(IpAddr, IpAddr)]) -> Vec<Result<NextHop, KernelError>> {
+        next_hop::find(uplink, ways)
     }
 
     fn make_dir(&self, path: &Path, ownership: Ownership) -> Result<(), KernelError> {

@@ -3,6 +3,7 @@
 //! The kernel resolves a neighbour when somebody asks it to (`NTF_USE`), and keeps asking while it is used. The switch's
 //! packets are no use that it sees, so each look asks again about an entry that is not fresh.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use reconcile::kernel::{KernelError, NextHop};
@@ -18,21 +19,97 @@ use wire::MacAddr;
 use crate::device::Device;
 use crate::netns::Netns;
 
-/// The next hop of packets from `source` that leave by the netdev `uplink` to `to`.
-pub(crate) fn find(uplink: &str, source: IpAddr, to: IpAddr) -> Result<NextHop, KernelError> {
-    let netns = Netns::own()?;
-    netns.netlink(async |handle| {
-        let device = Device::get(&handle, netns.path(), uplink).await?;
-        let source_mac = device.mac().filter(|mac| mac.is_unicast());
-        let source_mac = source_mac.ok_or_else(|| refused(uplink, to, "it has no station address".into()))?;
-        if !device.has_address(source).await? {
-            return Err(refused(uplink, to, format!("it does not have this node's address {source}")));
+/// The next hops of packets that leave by the netdev `uplink`, each from a source to a destination; in their order.
+pub(crate) fn find(uplink: &str, ways: &[(IpAddr, IpAddr)]) -> Vec<Result<NextHop, KernelError>> {
+    let looked = Netns::own().and_then(|netns| {
+        netns.netlink(async |handle| {
+            let mut link = Link::look(&handle, &netns, uplink).await?;
+            let mut found = Vec::with_capacity(ways.len());
+            for (source, to) in ways {
+                found.push(link.next_hop(*source, *to).await);
+            }
+            Ok(found)
+        })
+    });
+    looked.unwrap_or_else(|error| vec![Err(error); ways.len()])
+}
+
+/// The uplink, as it is: each look lists its addresses and neighbours once, however many nodes there are.
+struct Link<'a> {
+    handle: &'a Handle,
+    uplink: &'a str,
+    index: u32,
+    mac: Option<MacAddr>,
+    mtu_bytes: u32,
+    addresses: HashSet<IpAddr>,
+    neighbours: HashMap<IpAddr, (NeighbourState, Option<MacAddr>)>,
+    /// Whom the kernel was asked to look for.
+    asked: HashSet<IpAddr>,
+}
+
+impl<'a> Link<'a> {
+    async fn look(handle: &'a Handle, netns: &Netns, uplink: &'a str) -> Result<Self, KernelError> {
+        let device = Device::get(handle, netns.path(), uplink).await?;
+        let addresses = device.addresses().await?.iter().map(ipnet::IpNet::addr).collect();
+        Ok(Self {
+            handle,
+            uplink,
+            index: device.index(),
+            mac: device.mac().filter(|mac| mac.is_unicast()),
+            mtu_bytes: device.mtu_bytes().unwrap_or_default(),
+            addresses,
+            neighbours: neighbours(handle, (uplink, device.index())).await?,
+            asked: HashSet::new(),
+        })
+    }
+
+    async fn next_hop(&mut self, source: IpAddr, to: IpAddr) -> Result<NextHop, KernelError> {
+        let refused = |reason: String| refused(self.uplink, to, reason);
+        let source_mac = self.mac.ok_or_else(|| refused("it has no station address".into()))?;
+        if !self.addresses.contains(&source) {
+            return Err(refused(format!("it does not have this node's address {source}")));
         }
-        let hop = route(&handle, (uplink, device.index()), to).await?;
-        let mac = neighbour(&handle, (uplink, device.index()), hop).await?;
-        let mtu_bytes = device.mtu_bytes().unwrap_or_default();
-        Ok(NextHop { source_mac, mac, mtu_bytes })
-    })
+        let hop = route(self.handle, (self.uplink, self.index), to).await?;
+        let mac = self.station(hop).await?;
+        Ok(NextHop { source_mac, mac, mtu_bytes: self.mtu_bytes })
+    }
+
+    /// The station that has the address `hop` on the link; none while that is not known. Asks the kernel to find out.
+    async fn station(&mut self, hop: IpAddr) -> Result<Option<MacAddr>, KernelError> {
+        let found = self.neighbours.get(&hop).copied();
+        let is_lasting = |state: NeighbourState| {
+            [NeighbourState::Reachable, NeighbourState::Permanent, NeighbourState::Noarp].contains(&state)
+        };
+        let knows = [NeighbourState::Stale, NeighbourState::Delay, NeighbourState::Probe];
+        if !found.is_some_and(|(state, _)| is_lasting(state)) && self.asked.insert(hop) {
+            let entries = self.handle.neighbours();
+            let asked = entries.add(self.index, hop).state(NeighbourState::None).flags(NeighbourFlags::Use);
+            let asked = asked.replace().execute().await;
+            asked.map_err(|error| refused(self.uplink, hop, error.to_string()))?;
+        }
+        Ok(found.filter(|(state, _)| is_lasting(*state) || knows.contains(state)).and_then(|(_, mac)| mac))
+    }
+}
+
+/// The stations on the link, by their addresses.
+async fn neighbours(
+    handle: &Handle,
+    (uplink, index): (&str, u32),
+) -> Result<HashMap<IpAddr, (NeighbourState, Option<MacAddr>)>, KernelError> {
+    let mut found = HashMap::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut entries = Box::pin(handle.neighbours().get().set_address_family(family).execute());
+        while let Some(entry) = entries.next().await {
+            let entry = entry.map_err(|error| KernelError::Refused {
+                doing: format!("list the neighbours of {uplink}"),
+                reason: error.to_string(),
+            })?;
+            if let Some(address) = address(&entry).filter(|_| entry.header.ifindex == index) {
+                found.insert(address, (entry.header.state, station(&entry)));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The address of the next hop.
@@ -58,33 +135,6 @@ fn gateway(route: &RouteMessage) -> Option<IpAddr> {
         RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
         _ => None,
     })
-}
-
-/// The station that has the address `hop` on the link; none while that is not known. Asks the kernel to find out.
-async fn neighbour(
-    handle: &Handle,
-    (uplink, index): (&str, u32),
-    hop: IpAddr,
-) -> Result<Option<MacAddr>, KernelError> {
-    let family = if hop.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let mut entries = Box::pin(handle.neighbours().get().set_address_family(family).execute());
-    let mut found = None;
-    while let Some(entry) = entries.next().await {
-        let entry = entry.map_err(|error| refused(uplink, hop, error.to_string()))?;
-        if entry.header.ifindex == index && address(&entry) == Some(hop) {
-            found = Some((entry.header.state, station(&entry)));
-        }
-    }
-    let is_lasting = |state: NeighbourState| {
-        [NeighbourState::Reachable, NeighbourState::Permanent, NeighbourState::Noarp].contains(&state)
-    };
-    let knows = [NeighbourState::Stale, NeighbourState::Delay, NeighbourState::Probe];
-    if !found.is_some_and(|(state, _)| is_lasting(state)) {
-        let asked =
-            handle.neighbours().add(index, hop).state(NeighbourState::None).flags(NeighbourFlags::Use);
-        asked.replace().execute().await.map_err(|error| refused(uplink, hop, error.to_string()))?;
-    }
-    Ok(found.filter(|(state, _)| is_lasting(*state) || knows.contains(state)).and_then(|(_, mac)| mac))
 }
 
 fn address(entry: &NeighbourMessage) -> Option<IpAddr> {

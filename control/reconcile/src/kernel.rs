@@ -258,12 +258,12 @@ pub trait Kernel: Cards + Send + Sync {
     /// The kernel refuses.
     fn delete_link(&self, netns: &Path, name: &str) -> Result<(), KernelError>;
 
-    /// The first station of packets from this node's address `source` that leave by the netdev `uplink` of the agent's own
-    /// namespace to `to`. Makes the kernel look for it.
+    /// The first stations of packets that leave by the netdev `uplink` of the agent's own namespace, each from an address of
+    /// this node to another; in their order. Makes the kernel look for those that it does not know.
     ///
     /// # Errors
-    /// There is no such way: with the remedy.
-    fn next_hop(&self, uplink: &str, source: IpAddr, to: IpAddr) -> Result<NextHop, KernelError>;
+    /// Of each: there is no such way, with the remedy.
+    fn next_hops(&self, uplink: &str, ways: &[(IpAddr, IpAddr)]) -> Vec<Result<NextHop, KernelError>>;
 
     /// Makes the directory, its missing parents (mode 0755), and its ownership.
     ///

@@ -35,9 +35,10 @@ impl Reached {
     pub(crate) fn look(nodes: &Underlay, kernel: &dyn Kernel) -> (BTreeMap<u16, NextHop>, Vec<String>) {
         let own = nodes.own();
         let (mut found, mut problems) = (BTreeMap::new(), Vec::new());
-        for node in nodes.others() {
-            let Some((source, address)) = node.tunnel_from(own) else { continue };
-            match kernel.next_hop(own.uplink().as_str(), source, address) {
+        let others = nodes.others().iter().filter_map(|node| Some((node, node.tunnel_from(own)?)));
+        let (others, ways): (Vec<_>, Vec<_>) = others.unzip();
+        for (node, looked) in others.into_iter().zip(kernel.next_hops(own.uplink().as_str(), &ways)) {
+            match looked {
                 Ok(hop) => drop(found.insert(node.number(), hop)),
                 Err(error) => problems.push(format!("node {}: {error}", node.name())),
             }

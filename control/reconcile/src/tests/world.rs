@@ -543,10 +543,13 @@ impl Kernel for World {
         })
     }
 
-    fn next_hop(&self, uplink: &str, _source: IpAddr, to: IpAddr) -> Result<NextHop, KernelError> {
+    fn next_hops(&self, uplink: &str, ways: &[(IpAddr, IpAddr)]) -> Vec<Result<NextHop, KernelError>> {
         // Only looked at: no step of an operation.
-        let found = self.state().next_hops.get(&to).cloned();
-        found.ok_or_else(|| refused(&format!("find the way to {to} by {uplink}"), "there is none"))
+        let look = |(_, to): &(IpAddr, IpAddr)| {
+            let found = self.state().next_hops.get(to).cloned();
+            found.ok_or_else(|| refused(&format!("find the way to {to} by {uplink}"), "there is none"))
+        };
+        ways.iter().map(look).collect()
     }
 
     fn delete_link(&self, netns: &Path, name: &str) -> Result<(), KernelError> {
