@@ -33,7 +33,7 @@ use ipnet::IpNet;
 use crate::{
     ClusterNetworkPolicySpec, Gateway, GatewayError, GatewaySpec, NamespaceSpec, Network, NetworkError,
     NetworkName, NetworkPolicySpec, NetworkSpec, NodeError, NodeSpec, ObjectName, ObjectSpecs, Objects,
-    ObjectsError, PodSpec, ServiceSpec, Topology, Underlay, gateway,
+    ObjectsError, PodSpec, Protocol, ServiceSpec, Topology, Underlay, gateway,
 };
 
 /// The largest networks file that is read, in bytes.
@@ -127,6 +127,16 @@ pub enum FileError {
         service: ObjectName,
         /// Its network.
         network: NetworkName,
+    },
+    /// Two services have one port of the nodes.
+    #[error("Service {service}: ports: nodePort {port} is Service {rival}'s too: choose another")]
+    DuplicateNodePort {
+        /// The later one by name.
+        service: ObjectName,
+        /// The other one.
+        rival: ObjectName,
+        /// The port.
+        port: u16,
     },
     /// A node is not legal.
     #[error(transparent)]
@@ -239,6 +249,7 @@ impl Networks {
         let gateways = gateway::check_all(&specs.gateways, &by_name, underlay.as_ref())?;
         let objects = Arc::new(Objects::new(&specs.objects())?);
         check_services(&objects, &by_name)?;
+        check_node_ports(&objects)?;
         Ok(Self { by_name, underlay, gateways, objects })
     }
 
@@ -319,6 +330,21 @@ fn check_services(
         }
         None => Ok(()),
     }
+}
+
+/// A node has each of its ports once.
+fn check_node_ports(objects: &Objects) -> Result<(), FileError> {
+    let mut seen: BTreeMap<(Protocol, u16), &ObjectName> = BTreeMap::new();
+    for service in objects.services.values() {
+        let ports = service.ports().iter().filter_map(|it| Some((it.protocol, it.node_port?)));
+        for (protocol, port) in ports {
+            if let Some(rival) = seen.insert((protocol, port), service.name()) {
+                let (service, rival) = (service.name().clone(), rival.clone());
+                return Err(FileError::DuplicateNodePort { service, rival, port });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_vnis(networks: &BTreeMap<NetworkName, Arc<Network>>) -> Result<(), FileError> {
@@ -538,6 +564,26 @@ networks:
         );
         let elsewhere = on_node("c", "{name: n, topology: layer2, vni: 1}").unwrap_err().to_string();
         assert!(elsewhere.contains(r#"this node, "c", is not among the nodes"#), "{elsewhere}");
+        let services = |ports: [&str; 2], fields: &str| {
+            let service = |name, ports| {
+                format!(
+                    "{{namespace: x, name: {name}, network: n, clusterIPs: [172.30.0.1], ports: [{{{ports}}}]{fields}}}"
+                )
+            };
+            let network =
+                "networks: [{name: n, router: r, subnets: [{subnet: 10.1.0.0/24, gateway: 10.1.0.1}]}]";
+            let services = format!("services: [{}, {}]", service("a", ports[0]), service("b", ports[1]));
+            Networks::parse(&format!("{network}\n{services}")).map_err(|error| error.to_string())
+        };
+        let both = ["port: 80, nodePort: 30080", "port: 81, nodePort: 30080"];
+        assert_eq!(
+            services(both, "").unwrap_err(),
+            "Service x/b: ports: nodePort 30080 is Service x/a's too: choose another"
+        );
+        let apart = ["port: 80, nodePort: 30080", "port: 80, nodePort: 30080, protocol: UDP"];
+        assert!(services(apart, ", externalTrafficPolicy: Local").is_ok());
+        let local = services(["port: 80", "port: 81"], ", externalTrafficPolicy: Local").unwrap_err();
+        assert!(local.contains("Local needs a nodePort in each port"), "{local}");
         assert!(error("topology: localnet").contains("vlan: a network of topology localnet needs one"));
         assert!(error("topology: localnet, vlan: 7, vni: 7").contains("vlan: a network with a VNI"));
         let gateway = "topology: localnet, vlan: 7, router: r, \

@@ -47,6 +47,11 @@ pub enum InvalidField {
     /// `Exists` or `DoesNotExist` of something.
     #[error("is not empty: the operators Exists and DoesNotExist take no values, remove them")]
     Values,
+    /// A node has no address of its own for those who come from outside.
+    #[error(
+        "Local needs a nodePort in each port, to tell who comes to this node: give them one, or write Cluster"
+    )]
+    LocalWithoutNodePort,
     /// Not exactly one of several fields.
     #[error("has {given} of {fields}: write exactly one")]
     NotOne {

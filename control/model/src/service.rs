@@ -172,6 +172,10 @@ impl Service {
         if !spec.selector.is_empty() && !spec.endpoints.is_empty() {
             return Err(InvalidField::NotOne { given: 2, fields: "selector and endpoints" }.of("endpoints"));
         }
+        let is_local = spec.external_traffic_policy == TrafficPolicy::Local;
+        if is_local && spec.ports.iter().any(|port| port.node_port.is_none()) {
+            return Err(InvalidField::LocalWithoutNodePort.of("externalTrafficPolicy"));
+        }
         Ok(Self {
             name: ObjectName { namespace: spec.namespace.clone(), name: spec.name.clone() },
             network,
