@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use lab::Netns;
 use local_api::switch_v1 as api;
 use local_api::switch_v1::switch_client::SwitchClient;
 use local_api::uds;
@@ -18,6 +19,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Stations of the network: more than any measurement has.
 const MAC_LIMIT: u32 = 65_536;
 
+/// Network 1, of one node.
+pub(crate) fn network() -> api::Network {
+    api::Network {
+        number: 1,
+        name: "bench".into(),
+        flood_unknown: true,
+        mac_age_ms: 300_000,
+        mac_limit: MAC_LIMIT,
+        gateway: None,
+        dhcp: None,
+        overlay: None,
+        localnet: None,
+    }
+}
+
 /// The process, ended when it is dropped.
 #[derive(Debug)]
 pub(crate) struct SwitchProcess {
@@ -31,8 +47,22 @@ pub(crate) struct SwitchProcess {
 impl SwitchProcess {
     /// Starts `program switch` with its worker on `worker_cpu`. It has no port yet.
     pub(crate) fn start(program: &Path, worker_cpu: usize, other_cpu: usize) -> anyhow::Result<Self> {
+        Self::start_in(None, program, worker_cpu, other_cpu)
+    }
+
+    /// The same in the network namespace `host`.
+    pub(crate) fn start_in(
+        host: Option<&Netns>,
+        program: &Path,
+        worker_cpu: usize,
+        other_cpu: usize,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("millrace-bench").tempdir()?;
-        let mut process = Process::start(program, other_cpu, folder.path(), |command| {
+        let started = if host.is_some() { Path::new("nsenter") } else { program };
+        let mut process = Process::start(started, other_cpu, folder.path(), |command| {
+            if let Some(host) = host {
+                command.arg(format!("--net={}", host.path().display())).arg(program);
+            }
             command.arg("switch").arg("--run-dir").arg(folder.path());
             command.args(["--cpus", &worker_cpu.to_string()]);
         })?;
@@ -56,21 +86,10 @@ impl SwitchProcess {
 
     /// Makes network 1, with `ports` in it.
     pub(crate) fn add_ports(&mut self, ports: Vec<api::Port>) -> anyhow::Result<()> {
-        let network = api::Network {
-            number: 1,
-            name: "bench".into(),
-            flood_unknown: true,
-            mac_age_ms: 300_000,
-            mac_limit: MAC_LIMIT,
-            gateway: None,
-            dhcp: None,
-            overlay: None,
-            localnet: None,
-        };
         self.apply(api::ApplyRequest {
             from_version: 0,
             to_version: 1,
-            put_networks: vec![network],
+            put_networks: vec![network()],
             put_ports: ports,
             ..Default::default()
         })

@@ -3,6 +3,7 @@
 use lab::Netns;
 use serde::Serialize;
 
+use super::nodes::Underlay;
 use super::vduse::VduseSwitch;
 use crate::chart::Color;
 use crate::cpu;
@@ -23,6 +24,12 @@ pub(crate) enum Contender {
     /// The same on vhost-user sockets, for other ends than pods: no load has both.
     #[serde(rename = "millrace")]
     MillraceVhost,
+    /// On two nodes, through Geneve tunnels.
+    #[serde(rename = "millrace-geneve")]
+    MillraceGeneve,
+    /// On two nodes, by VXLAN: the kernel alone.
+    #[serde(rename = "vxlan")]
+    Vxlan,
     /// A veth pair per pod and a Linux bridge: the kernel alone.
     #[serde(rename = "veth-bridge")]
     Veth,
@@ -44,6 +51,8 @@ impl Contender {
             Self::MillraceTap => "Millrace, TAP",
             Self::MillraceVduse => "Millrace, VDUSE",
             Self::MillraceVhost => "Millrace, vhost-user",
+            Self::MillraceGeneve => "Millrace, TAP + Geneve",
+            Self::Vxlan => "veth + bridge + VXLAN",
             Self::Veth => "veth + bridge",
             Self::OvsTap => "OVS userspace, TAP + TSO",
             Self::OvsAfPacket => "OVS-DPDK, af_packet",
@@ -53,15 +62,20 @@ impl Contender {
 
     /// Not a peer.
     pub(crate) fn is_millrace(self) -> bool {
-        matches!(self, Self::MillraceTap | Self::MillraceVduse | Self::MillraceVhost)
+        matches!(self, Self::MillraceTap | Self::MillraceVduse | Self::MillraceVhost | Self::MillraceGeneve)
+    }
+
+    /// The kernel does it all, whose time stands in nobody's name.
+    pub(crate) fn is_kernel(self) -> bool {
+        matches!(self, Self::Veth | Self::Vxlan)
     }
 
     /// In charts.
     pub(crate) fn color(self) -> Color {
         match self {
-            Self::MillraceTap | Self::MillraceVhost => Color::MILLRACE,
+            Self::MillraceTap | Self::MillraceVhost | Self::MillraceGeneve => Color::MILLRACE,
             Self::MillraceVduse => Color::MILLRACE_LIGHT,
-            Self::Veth => Color::KERNEL,
+            Self::Veth | Self::Vxlan => Color::KERNEL,
             Self::OvsTap | Self::OvsVhost => Color::PEER,
             Self::OvsAfPacket => Color::PEER_LIGHT,
         }
@@ -75,6 +89,18 @@ pub(crate) enum Parts {
     Millrace(SwitchProcess),
     /// The same, with what it has made in the kernel.
     MillraceVduse(VduseSwitch),
+    /// The same on two nodes.
+    Nodes {
+        /// One each.
+        switches: [SwitchProcess; 2],
+        /// Where they run.
+        _underlay: Underlay,
+    },
+    /// Nothing but the kernels of two nodes.
+    Vxlan {
+        /// Where they are.
+        _underlay: Underlay,
+    },
     /// Nothing but the kernel.
     Bridge {
         /// Where the bridge is.
@@ -119,28 +145,30 @@ impl Link {
         Self { contender, version, parts, pods }
     }
 
-    fn switch(&self) -> Option<&Process> {
+    fn switches(&self) -> Vec<&Process> {
         match &self.parts {
-            Parts::Millrace(switch) => Some(switch.process()),
-            Parts::MillraceVduse(vduse) => Some(vduse.switch().process()),
-            Parts::Ovs(daemon) => Some(daemon.switch()),
-            Parts::Bridge { .. } => None,
+            Parts::Millrace(switch) => vec![switch.process()],
+            Parts::MillraceVduse(vduse) => vec![vduse.switch().process()],
+            Parts::Nodes { switches, .. } => switches.iter().map(SwitchProcess::process).collect(),
+            Parts::Ovs(daemon) => vec![daemon.switch()],
+            Parts::Bridge { .. } | Parts::Vxlan { .. } => Vec::new(),
         }
     }
 
     /// Takes the CPU away from it.
     pub(crate) fn pause(&self) {
-        self.switch().into_iter().for_each(Process::pause);
+        self.switches().into_iter().for_each(Process::pause);
     }
 
     /// Gives the CPU back, and waits until frames pass.
     pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
-        self.switch().into_iter().for_each(Process::resume);
+        self.switches().into_iter().for_each(Process::resume);
         match &mut self.parts {
             Parts::Millrace(switch) => switch.check()?,
             Parts::MillraceVduse(vduse) => vduse.switch_mut().check()?,
+            Parts::Nodes { switches, .. } => switches.iter_mut().try_for_each(SwitchProcess::check)?,
             Parts::Ovs(daemon) => daemon.check()?,
-            Parts::Bridge { .. } => {}
+            Parts::Bridge { .. } | Parts::Vxlan { .. } => {}
         }
         netns::await_path(&self.pods)
     }
@@ -150,8 +178,8 @@ impl Link {
         Spent { switch_ns: self.cpu_ns(), machine_ns: cpu::machine_ns() }
     }
 
-    /// CPU time that its program has used; zero for the kernel, whose time stands in nobody's name.
+    /// CPU time that its programs have used; zero for the kernel, whose time stands in nobody's name.
     pub(crate) fn cpu_ns(&self) -> u64 {
-        self.switch().map_or(0, |switch| cpu::process_ns(switch.id()))
+        self.switches().into_iter().map(|switch| cpu::process_ns(switch.id())).sum()
     }
 }

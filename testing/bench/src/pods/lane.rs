@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::contender::Link;
 use super::iperf::{self, Server};
 use super::ovs::OvsPorts;
-use super::{Load, Measure, PodsArgs, Sample, bridge, datagrams, millrace, ovs, vduse};
+use super::{Load, Measure, PodsArgs, Sample, bridge, datagrams, millrace, nodes, ovs, vduse};
 use crate::figures::say;
 use crate::interrupt::Interrupt;
 use crate::probe::{self, Label};
@@ -30,6 +30,13 @@ pub(super) fn start(args: &PodsArgs, interrupt: &Interrupt) -> anyhow::Result<Ve
         lanes.push(Lane { _server: server, link });
         Ok(())
     };
+    if args.across_nodes {
+        say("starting two nodes with Millrace");
+        add(nodes::start_millrace(&program, [worker, other])?)?;
+        say("making two nodes with VXLAN");
+        add(nodes::start_vxlan()?)?;
+        return Ok(lanes);
+    }
     say("starting Millrace with TAP ports");
     add(millrace::start(&program, worker, other)?)?;
     match vduse::missing(&program) {

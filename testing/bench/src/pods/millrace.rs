@@ -18,7 +18,7 @@ pub(crate) fn start(program: &Path, worker_cpu: usize, other_cpu: usize) -> anyh
     Ok(Link::new(Contender::MillraceTap, switch.version(), Parts::Millrace(switch), pods))
 }
 
-fn tap(pod: &Netns) -> api::port::Device {
+pub(super) fn tap(pod: &Netns) -> api::port::Device {
     api::port::Device::Tap(api::TapDevice {
         netns: pod.path().to_string_lossy().into_owned(),
         netdev: NETDEV.into(),

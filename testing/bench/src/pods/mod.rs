@@ -2,8 +2,8 @@
 //!
 //! Pairs of pods are made in the same way: two network namespaces with one netdev each. Millrace connects one pair by TAP
 //! ports and one worker, and another by VDUSE ports where the kernel has them; the kernel connects one by veth and a Linux
-//! bridge; OVS's userspace datapath one by TAP ports and one by AF_PACKET. They take turns of a second or two; who is not
-//! measured is stopped. Two kinds of load:
+//! bridge; OVS's userspace datapath one by TAP ports and one by AF_PACKET. Or the pods are on two nodes ([`nodes`]). They take
+//! turns of a second or two; who is not measured is stopped. Two kinds of load:
 //!
 //! - *TCP*: iperf3 sends one stream in messages of a given size with TCP_NODELAY ([`iperf`]).
 //! - *UDP*: as many small packets as arrive, one way ([`datagrams`]).
@@ -23,6 +23,7 @@ mod datagrams;
 mod iperf;
 mod lane;
 mod millrace;
+mod nodes;
 pub(crate) mod ovs;
 mod picture;
 mod report;
@@ -57,6 +58,7 @@ Examples:
   millrace bench pods                             all sizes and small packets, about five minutes
   millrace bench pods --quick --messages 64,131072
   millrace bench pods --load udp                  small packets alone
+  millrace bench pods --across-nodes              pods of two nodes
   millrace bench pods --rounds 11 --json pods.json --chart .
 
 It needs root, two CPUs, iperf3, about 1.2 GiB for huge pages, and OVS-DPDK (apt-get install openvswitch-switch-dpdk);
@@ -96,6 +98,9 @@ pub struct PodsArgs {
     /// Lets the kernel put small messages together (no TCP_NODELAY)
     #[arg(long)]
     pub coalesce: bool,
+    /// Puts the two pods on two nodes: Geneve tunnels beside the kernel's VXLAN, and nobody else
+    #[arg(long)]
+    pub across_nodes: bool,
     /// Compares with veth and bridge alone
     #[arg(long)]
     pub without_ovs: bool,
@@ -176,7 +181,7 @@ struct Sample {
 pub fn run(args: &PodsArgs) -> anyhow::Result<()> {
     let args = args.normalized()?;
     let interrupt = Interrupt::listen()?;
-    let pages = if args.without_ovs { 0 } else { 2 * ovs::HUGE_PAGES };
+    let pages = if args.without_ovs || args.across_nodes { 0 } else { 2 * ovs::HUGE_PAGES };
     let _pages = HugePages::reserve(pages)?;
     let machine = Machine::here(args.measured.worker_cpu, args.other_cpu);
     let _priority = Priority::raise()?;

@@ -87,7 +87,7 @@ fn part(report: &Report, head: &[&str], results: &[&Outcome]) -> String {
 fn cells(result: &Outcome) -> (String, Vec<String>) {
     let Outcome { min, max, .. } = result;
     // The kernel's time stands in nobody's name.
-    let switch = |text: String| if result.subject == Contender::Veth { String::new() } else { text };
+    let switch = |text: String| if result.subject.is_kernel() { String::new() } else { text };
     let figures = match result.figures {
         Figures::Stream { gbps, switch_cpu_s_per_gb, machine_cpu_s_per_gb, .. } => vec![
             format!("{gbps:.2}"),
