@@ -92,7 +92,7 @@ pub(crate) enum Parts {
     /// The same on two nodes.
     Nodes {
         /// One each.
-        switches: [SwitchProcess; 2],
+        switches: Vec<SwitchProcess>,
         /// Where they run.
         _underlay: Underlay,
     },

@@ -61,8 +61,8 @@ impl Underlay {
 pub(super) fn start_millrace(program: &Path, cpus: [usize; 2]) -> anyhow::Result<Link> {
     let underlay = Underlay::new()?;
     let pods = [netns::pod()?, netns::pod()?];
-    let [first, second] = [0, 1].map(|node| start_node(program, &underlay, (node, &pods[node]), cpus));
-    let switches = [first?, second?];
+    let node = |node| start_node(program, &underlay, (node, &pods[node]), cpus);
+    let switches = vec![node(0)?, node(1)?];
     netns::configure(&pods)?;
     let version = switches[0].version();
     Ok(Link::new(Contender::MillraceGeneve, version, Parts::Nodes { switches, _underlay: underlay }, pods))
