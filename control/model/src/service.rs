@@ -205,6 +205,11 @@ impl Service {
         &self.addresses
     }
 
+    /// True if it has an address of its own of that family.
+    pub fn has_family(&self, is_v4: bool) -> bool {
+        self.addresses.iter().any(|address| address.is_ipv4() == is_v4)
+    }
+
     /// Its addresses outside of the cluster.
     pub fn external_addresses(&self) -> &[IpAddr] {
         &self.external

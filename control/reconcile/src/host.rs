@@ -157,13 +157,12 @@ fn routes(known: &Known, cluster: &[IpNet], services: &[&Service]) -> Vec<Route>
     let services = services.iter().flat_map(|service| service.addresses()).copied();
     let ports = [ALL, HERE].into_iter().flat_map(|(v4, v6)| [IpAddr::V4(v4), IpAddr::V6(v6)]);
     let to = nets.chain(services.chain(ports).map(IpNet::from));
-    let gateway = |to: &IpNet| {
-        let of_family = network.subnets().iter().filter_map(Subnet::gateway);
-        of_family.into_iter().find(|gateway| gateway.is_ipv4() == to.addr().is_ipv4())
+    let route = |destination: IpNet| {
+        let mut gateways = network.subnets().iter().filter_map(Subnet::gateway);
+        let gateway = gateways.find(|gateway| gateway.is_ipv4() == destination.addr().is_ipv4());
+        Some(Route { destination, gateway: Some(gateway?) })
     };
-    let mut routes: Vec<Route> = to
-        .filter_map(|to| gateway(&to).map(|gateway| Route { destination: to, gateway: Some(gateway) }))
-        .collect();
+    let mut routes: Vec<Route> = to.filter_map(route).collect();
     routes.sort_unstable();
     routes.dedup();
     routes
@@ -179,18 +178,16 @@ fn translated(known: &Known, desired: &Desired) -> Option<Translated> {
 
 /// The ports and addresses at which a service is reached from outside.
 fn forwards(service: &Service) -> Vec<Forward> {
-    let families = [true, false].map(|is_v4| service.addresses().iter().any(|it| it.is_ipv4() == is_v4));
-    let has_family = |is_v4: bool| families[usize::from(!is_v4)];
     let mut forwards = Vec::new();
     for port in service.ports() {
         let forward = |address: Option<IpAddr>, at: u16, is_v4| {
             let to = target(service, port, is_v4)?;
             Some(Forward { address, protocol: port.protocol, port: at, to })
         };
-        for is_v4 in [true, false].into_iter().filter(|is_v4| has_family(*is_v4)) {
+        for is_v4 in [true, false].into_iter().filter(|is_v4| service.has_family(*is_v4)) {
             forwards.extend(port.node_port.and_then(|at| forward(None, at, is_v4)));
         }
-        let external = service.external_addresses().iter().filter(|it| has_family(it.is_ipv4()));
+        let external = service.external_addresses().iter().filter(|it| service.has_family(it.is_ipv4()));
         forwards.extend(external.filter_map(|it| forward(Some(*it), port.port, it.is_ipv4())));
     }
     forwards

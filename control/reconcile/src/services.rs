@@ -116,8 +116,9 @@ fn faces(service: &Service, port: &ServicePort) -> Vec<Face> {
             protocol: protocol.ip(),
             port,
         };
-        let has_family = service.addresses().iter().any(|address| of_family(&address));
-        for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local].into_iter().filter(|_| has_family) {
+        for policy in
+            [TrafficPolicy::Cluster, TrafficPolicy::Local].into_iter().filter(|_| service.has_family(is_v4))
+        {
             let own = service.addresses().iter().filter(|_| service.internal_policy() == policy);
             let outside = service.external_addresses().iter().filter(|_| policy == TrafficPolicy::Cluster);
             let at_node = port.node_port.filter(|_| service.external_policy() == policy);

@@ -170,12 +170,10 @@ impl Origin {
     /// The port and the shape by which an answer leaves.
     pub(crate) fn back(self, program: &Program) -> (PortNo, Egress) {
         let uplink_vlan = program.port(self.port).and_then(|port| port.uplink_vlan);
-        match self.tunnel {
-            None => match uplink_vlan {
-                None => (self.port, Egress::Plain),
-                Some(vlan) => (program.uplink(), Egress::Tag(vlan.get())),
-            },
-            Some(tunnel) => (program.uplink(), Egress::Tunnel(tunnel)),
+        match (self.tunnel, uplink_vlan) {
+            (Some(tunnel), _) => (program.uplink(), Egress::Tunnel(tunnel)),
+            (None, Some(vlan)) => (program.uplink(), Egress::Tag(vlan.get())),
+            (None, None) => (self.port, Egress::Plain),
         }
     }
 }

@@ -265,17 +265,13 @@ impl Connections {
             }
             let Opening { port, mark, .. } = *opening;
             let record = Record { tuples: [original, reply], port, progress, mark };
-            match self.table.insert(&record, now) {
-                Ok(handle) => {
-                    self.answerers.enter(&record.tuples);
-                    return Ok(handle);
-                }
+            match self.place(&record, now) {
+                Ok(handle) => return Ok(handle),
                 Err(Taken::Original) => return Err(Refusal::Exists),
                 Err(Taken::Full) => return Err(Refusal::TableFull),
                 // What has expired is in nobody's way.
                 Err(Taken::Reply) if self.find(&reply, now).is_none() => {
-                    if let Ok(handle) = self.table.insert(&record, now) {
-                        self.answerers.enter(&record.tuples);
+                    if let Ok(handle) = self.place(&record, now) {
                         return Ok(handle);
                     }
                 }
@@ -283,6 +279,12 @@ impl Connections {
             }
         }
         Err(Refusal::NoFreePort)
+    }
+
+    fn place(&self, record: &Record, now: Now) -> Result<Handle, Taken> {
+        let handle = self.table.insert(record, now)?;
+        self.answerers.enter(&record.tuples);
+        Ok(handle)
     }
 
     /// What the packet that opens a connection of `original` would leave with; `None` if no source port is free.

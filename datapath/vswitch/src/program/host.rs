@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use super::router::towards;
 use super::{Hop, HopNo, PortNo, PortSpec, Program, ProgramSpec};
 use crate::conntrack::PortRange;
 
@@ -33,7 +34,7 @@ impl Host {
 
     /// What the node is to somebody at `peer`.
     pub(crate) fn address_towards(&self, peer: IpAddr) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|own| own.is_ipv4() == peer.is_ipv4())
+        towards(&self.addresses, peer)
     }
 }
 

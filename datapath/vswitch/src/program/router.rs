@@ -119,8 +119,13 @@ impl Gateway {
 
     /// What it sends as to somebody at `peer`: its first address of that family.
     pub(crate) fn address_towards(&self, peer: IpAddr) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|own| own.is_ipv4() == peer.is_ipv4())
+        towards(&self.addresses, peer)
     }
+}
+
+/// The first of `addresses` that is of the family of `peer`.
+pub(super) fn towards(addresses: &[IpAddr], peer: IpAddr) -> Option<IpAddr> {
+    addresses.iter().copied().find(|own| own.is_ipv4() == peer.is_ipv4())
 }
 
 /// The position of a [`Hop`] in its program.
