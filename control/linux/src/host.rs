@@ -17,6 +17,8 @@ use std::process::{Command, Stdio};
 use model::Protocol;
 use reconcile::kernel::{Forward, HostRules, KernelError};
 
+use crate::outside;
+
 /// Of the kernel's forwarding of packets, by family.
 const FORWARDING: [(bool, &str); 2] =
     [(true, "/proc/sys/net/ipv4/ip_forward"), (false, "/proc/sys/net/ipv6/conf/all/forwarding")];
@@ -26,7 +28,8 @@ pub(crate) fn put(rules: Option<&HostRules>) -> Result<(), KernelError> {
     if let Some(rules) = rules {
         forward(rules)?;
     }
-    nft(&script(rules))
+    nft("inet millrace", &script(rules))?;
+    outside::put(rules)
 }
 
 /// The kernel forwards packets of the families that the node has on its network. One that did not before goes on to listen to
@@ -59,8 +62,8 @@ fn listen_to_advertisements() -> Result<(), KernelError> {
     Ok(())
 }
 
-fn nft(script: &str) -> Result<(), KernelError> {
-    let doing = || "write the table `inet millrace` of nftables".to_owned();
+pub(crate) fn nft(table: &str, script: &str) -> Result<(), KernelError> {
+    let doing = || format!("write the table `{table}` of nftables");
     let child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
@@ -85,12 +88,12 @@ fn nft(script: &str) -> Result<(), KernelError> {
     Err(refused(doing(), &said.lines().next().unwrap_or("nft says nothing")))
 }
 
-fn refused(doing: String, reason: &dyn std::fmt::Display) -> KernelError {
+pub(crate) fn refused(doing: String, reason: &dyn std::fmt::Display) -> KernelError {
     KernelError::Refused { doing, reason: reason.to_string() }
 }
 
 /// What `nft` is told: the table anew, in the place of the one that was there.
-fn script(rules: Option<&HostRules>) -> String {
+pub(crate) fn script(rules: Option<&HostRules>) -> String {
     // To delete a table that is not there is an error; to add one that is there, none.
     let mut script = "add table inet millrace\ndelete table inet millrace\n".to_owned();
     if let Some(rules) = rules {
@@ -124,17 +127,19 @@ fn table(rules: &HostRules, out: &mut String) -> std::fmt::Result {
     for is_v4 in [true, false] {
         sources(rules, is_v4, out)?;
     }
-    writeln!(out, "  }}\n}}")
+    writeln!(out, "  }}")?;
+    outside::leaving(rules, out)?;
+    writeln!(out, "}}")
 }
 
 /// The words of a family.
-struct Words {
+pub(crate) struct Words {
     digit: u8,
-    ip: &'static str,
+    pub(crate) ip: &'static str,
     address: &'static str,
 }
 
-fn words(is_v4: bool) -> Words {
+pub(crate) fn words(is_v4: bool) -> Words {
     match is_v4 {
         true => Words { digit: 4, ip: "ip", address: "ipv4_addr" },
         false => Words { digit: 6, ip: "ip6", address: "ipv6_addr" },
@@ -188,10 +193,19 @@ fn sources(rules: &HostRules, is_v4: bool, out: &mut String) -> std::fmt::Result
     }
     if let Some(translated) = &rules.translated {
         let leaves = format!("oifname != \"{interface}\" {ip} saddr @pods{digit} {ip} daddr != @pods{digit}");
-        match translated.to.iter().find(of_family) {
-            Some(address) => writeln!(out, "    {leaves} snat {ip} to {address}")?,
-            None => writeln!(out, "    {leaves} masquerade")?,
+        let to = translated.to.iter().find(of_family);
+        if let Some(outside) = &rules.outside {
+            // Those behind are the switch's.
+            let ports = format!("1024-{}", outside.ports.start() - 1);
+            let verb = match to {
+                Some(IpAddr::V4(to)) => format!("snat ip to {to}:{ports}"),
+                Some(IpAddr::V6(to)) => format!("snat ip6 to [{to}]:{ports}"),
+                None => format!("masquerade to :{ports}"),
+            };
+            writeln!(out, "    {leaves} meta l4proto {{ tcp, udp, sctp }} th sport 1024-65535 {verb}")?;
         }
+        let verb = to.map_or("masquerade".to_owned(), |to| format!("snat {ip} to {to}"));
+        writeln!(out, "    {leaves} {verb}")?;
     }
     Ok(())
 }
@@ -228,6 +242,7 @@ mod tests {
                 forward(Some("203.0.113.9"), 80, "172.30.0.10"),
                 forward(Some("203.0.113.9"), 80, "172.30.0.11"),
             ],
+            outside: None,
         }
     }
 

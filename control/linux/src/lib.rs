@@ -12,6 +12,7 @@ mod host;
 mod mounts;
 mod netns;
 mod next_hop;
+mod outside;
 pub mod sriov;
 mod sysfs;
 pub mod vdpa;

@@ -32,6 +32,9 @@ pub enum Snat {
     /// The node's kernel, which has the packets by `mp0`: for the router of the network with `host`.
     #[default]
     Host,
+    /// The switch, with ports of its own ([`NAT_PORTS`]), for any router: the networks of two may have the same addresses. The
+    /// node's kernel only takes the packets on, by `mp0`.
+    Switch,
     /// Nobody: the addresses are known outside. By `mp0`, too.
     None,
 }
@@ -59,8 +62,16 @@ enum InvalidGateway {
     NoRouter,
     #[error("router: has a gateway already: remove one of them")]
     Twice,
-    #[error("router: the node's kernel has no way to its networks: set host in one of them")]
+    #[error(
+        "router: the node's kernel has no way to its networks: set host in one of them, or let the switch translate (snat: switch)"
+    )]
     NoHost,
+    #[error(
+        "snat: the switch gives the node's kernel what leaves by a network that the node is on: set host in one network"
+    )]
+    NoWay,
+    #[error("snat: answers come to the switch by the node's uplink: list the node among the nodes")]
+    NoUplink,
     #[error("node: {0:?} is not among the nodes: name one of them, or none")]
     NoNode(String),
     #[error("node: networks of the router are on this node only, or have no VNI: remove node")]
@@ -133,8 +144,15 @@ fn check(
     if own.is_empty() {
         return Err(InvalidGateway::NoRouter);
     }
-    if !own.iter().any(|network| network.spec().host) {
-        return Err(InvalidGateway::NoHost);
+    match spec.snat {
+        Snat::Switch if !networks.values().any(|network| network.spec().host) => {
+            return Err(InvalidGateway::NoWay);
+        }
+        Snat::Switch if underlay.is_none() => return Err(InvalidGateway::NoUplink),
+        Snat::Host | Snat::None if !own.iter().any(|network| network.spec().host) => {
+            return Err(InvalidGateway::NoHost);
+        }
+        _ => {}
     }
     let node = spec.node.as_ref().map(|name| check_node(name, &own, underlay)).transpose()?;
     check_addresses(spec)?;
@@ -197,6 +215,21 @@ networks:
         let pods = networks.get(&"pods".parse().unwrap()).unwrap();
         assert_eq!(pods.subnets()[0].host(), Some([10, 0, 1, 2].into()));
         assert!(!pods.subnets()[0].allows([10, 0, 1, 2].into()), "no pod gets it");
+    }
+
+    #[test]
+    fn the_switch_translates_for_routers_that_the_node_is_not_on() {
+        let networks = parse("[{router: red, snat: switch}]").unwrap();
+        assert!(networks.gateways()[&"red".parse().unwrap()].addresses().is_empty());
+        parse("[{router: red, snat: switch, node: b, addresses: [192.0.2.9]}, {router: pods, snat: switch}]")
+            .unwrap();
+        let alone = "networks: [{name: a, router: r, host: true, subnets: [{subnet: 10.9.0.0/24, gateway: 10.9.0.1}]}]";
+        let gateways = "gateways: [{router: r, snat: switch}]";
+        let error = Networks::parse(&format!("{alone}\n{gateways}")).unwrap_err().to_string();
+        assert!(error.contains("list the node among the nodes"), "{error}");
+        let error =
+            Networks::parse(&format!("{}\n{gateways}", alone.replace("host: true, ", ""))).unwrap_err();
+        assert!(error.to_string().contains("set host in one network"), "{error}");
     }
 
     #[test]

@@ -9,13 +9,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use model::{MacAddr, NAT_PORTS, Network, Service, ServicePort, Snat, Subnet, TrafficPolicy};
-use vswitch::program::{HostSpec, NetworkNo, PortNo, PortSpec, Prefix, RouteSpec, Via, VlanId, VlanMode};
+use model::{
+    Gateway, MacAddr, NAT_PORTS, Network, NetworkName, Service, ServicePort, Snat, Subnet, TrafficPolicy,
+};
+use vswitch::program::{
+    HostSpec, NetworkNo, PortNo, PortSpec, Prefix, RouteSpec, RouterNo, Via, VlanId, VlanMode,
+};
 
 use crate::Kernel;
 use crate::datapath::{Device, Port};
 use crate::desired::{Desired, Known};
-use crate::kernel::{Forward, HostRules, KernelError, LinkConfig, LinkState, Route, Translated};
+use crate::kernel::{Forward, HostRules, KernelError, LinkConfig, LinkState, Outside, Route, Translated};
+use crate::program::{router_of, station_mac};
 
 /// The node's interface.
 pub(crate) const INTERFACE: &str = "mp0";
@@ -142,7 +147,8 @@ fn plan(desired: &Desired) -> Option<HostPlan> {
     let own = link.addresses.iter().map(IpNet::addr).collect();
     let translated = translated(known, desired);
     let forwards = services.iter().flat_map(|service| forwards(service)).collect();
-    let rules = HostRules { interface: INTERFACE.to_owned(), own, cluster, translated, forwards };
+    let outside = outside(known, desired);
+    let rules = HostRules { interface: INTERFACE.to_owned(), own, cluster, translated, forwards, outside };
     Some(HostPlan { link, rules })
 }
 
@@ -171,9 +177,35 @@ fn routes(known: &Known, cluster: &[IpNet], services: &[&Service]) -> Vec<Route>
 /// What the kernel translates of what the gateway sends out.
 fn translated(known: &Known, desired: &Desired) -> Option<Translated> {
     let gateway = desired.gateways().get(known.network.router()?)?;
+    let is_its = gateway.snat() == Snat::Host && is_here(gateway, desired);
+    is_its.then(|| Translated { to: gateway.addresses().to_vec() })
+}
+
+/// True for a gateway by which packets leave this node.
+fn is_here(gateway: &Gateway, desired: &Desired) -> bool {
     let own = desired.reached().map(|reached| reached.nodes.own().name());
-    let is_here = gateway.node().is_none() || gateway.node() == own;
-    (gateway.snat() == Snat::Host && is_here).then(|| Translated { to: gateway.addresses().to_vec() })
+    gateway.node().is_none() || gateway.node() == own
+}
+
+/// What packets have outside that the switch translates, by their router's name.
+fn sources(desired: &Desired) -> impl Iterator<Item = (&NetworkName, &[IpAddr])> {
+    let own = desired.reached().map(|reached| reached.nodes.own().addresses()).unwrap_or_default();
+    let gateways = desired.gateways().iter();
+    let of_switch = gateways.filter(|(_, it)| it.snat() == Snat::Switch && is_here(it, desired));
+    of_switch.map(move |(router, gateway)| match gateway.addresses() {
+        [] => (router, own),
+        addresses => (router, addresses),
+    })
+}
+
+/// What the kernel hands in.
+fn outside(known: &Known, desired: &Desired) -> Option<Outside> {
+    let mut addresses: Vec<IpAddr> = sources(desired).flat_map(|(_, addresses)| addresses).copied().collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let uplink = desired.reached()?.nodes.own().uplink().to_string();
+    let (gateway, mac) = (station_mac(known), mac(desired));
+    (!addresses.is_empty()).then_some(Outside { uplink, addresses, ports: NAT_PORTS, gateway, mac })
 }
 
 /// The ports and addresses at which a service is reached from outside.
@@ -223,7 +255,19 @@ fn mac(desired: &Desired) -> MacAddr {
 /// What the switch is told of the node.
 pub(crate) fn spec(desired: &Desired) -> Option<HostSpec> {
     network(desired)?;
-    Some(HostSpec { port: PortNo(desired.host_port()?), nat_ports: NAT_PORTS })
+    let number = |router: &NetworkName| {
+        let known = desired.networks().find(|known| known.network.router() == Some(router))?;
+        Some(RouterNo(router_of(known, router, desired)))
+    };
+    let elsewhere = desired.reached().map(|reached| reached.nodes.own().addresses().to_vec());
+    Some(HostSpec {
+        port: PortNo(desired.host_port()?),
+        nat_ports: NAT_PORTS,
+        sources: sources(desired)
+            .filter_map(|(router, addresses)| Some((number(router)?, addresses.to_vec())))
+            .collect(),
+        elsewhere: elsewhere.unwrap_or_default(),
+    })
 }
 
 /// The node's port.

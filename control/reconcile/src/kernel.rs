@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -61,6 +62,24 @@ pub struct HostRules {
     pub translated: Option<Translated>,
     /// What comes from outside for services.
     pub forwards: Vec<Forward>,
+    /// What the switch translates; none: nothing.
+    pub outside: Option<Outside>,
+}
+
+/// What of the outside is the switch's, and not the kernel's: it takes on what has these addresses, and hands in what comes
+/// for these ports of theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outside {
+    /// The interface by which answers come.
+    pub uplink: String,
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The ports, and identifiers of echoes.
+    pub ports: RangeInclusive<u16>,
+    /// The station of the gateway, whom answers are handed to as if the node had sent them.
+    pub gateway: MacAddr,
+    /// The node's station on its network.
+    pub mac: MacAddr,
 }
 
 /// The sources of packets that leave.

@@ -272,7 +272,7 @@ fn dhcp(known: &Known) -> DhcpSpec {
 }
 
 /// The station by which the switch itself speaks in the network.
-fn station_mac(known: &Known) -> MacAddr {
+pub(crate) fn station_mac(known: &Known) -> MacAddr {
     known.network.spec().vni.map_or_else(|| gateway_mac(known.number), underlay::gateway_mac)
 }
 

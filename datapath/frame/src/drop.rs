@@ -65,6 +65,8 @@ pub enum DropReason {
     ConnectionLimit,
     /// Its source is to be translated, and no port is free for it.
     NoNatPort,
+    /// Its source is to be translated, and cannot be: a protocol without ports, or a fragment that does not show them.
+    NotTranslatable,
     /// A policy does not allow its connection.
     PolicyDenied,
     /// Nobody serves the service's address and port that it is for.
@@ -79,7 +81,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [DropReason; 35] = [
+    pub const ALL: [DropReason; 36] = [
         Self::Truncated,
         Self::Malformed,
         Self::BadSourceMac,
@@ -110,6 +112,7 @@ impl DropReason {
         Self::OutOfState,
         Self::ConnectionLimit,
         Self::NoNatPort,
+        Self::NotTranslatable,
         Self::PolicyDenied,
         Self::NoEndpoint,
         Self::DhcpUnanswered,
@@ -150,6 +153,7 @@ impl DropReason {
             Self::OutOfState => "out_of_state",
             Self::ConnectionLimit => "connection_limit",
             Self::NoNatPort => "no_nat_port",
+            Self::NotTranslatable => "not_translatable",
             Self::PolicyDenied => "policy_denied",
             Self::NoEndpoint => "no_endpoint",
             Self::DhcpUnanswered => "dhcp_unanswered",
@@ -191,6 +195,9 @@ impl DropReason {
             Self::OutOfState => "it does not fit the state of its connection, and opens none",
             Self::ConnectionLimit => "its port, its zone or the switch has as many connections as it may",
             Self::NoNatPort => "its source is to be translated, and no port is free for it",
+            Self::NotTranslatable => {
+                "its source is to be translated, and it has no ports, or is a fragment without them"
+            }
             Self::PolicyDenied => "a policy does not allow its connection",
             Self::NoEndpoint => "nobody serves the service's address and port that it is for",
             Self::DhcpUnanswered => "it is a message of DHCP that the switch takes and has no answer to",

@@ -387,6 +387,11 @@ impl Handled<'_> {
         }
     }
 
+    fn is_from_outside(&self) -> bool {
+        let host = self.program.host().filter(|host| host.port == self.origin.port);
+        host.is_some_and(|host| host.is_source(self.addresses().1))
+    }
+
     fn may_be_told(&self) -> bool {
         match self.addresses().0 {
             IpAddr::V4(ip) => {
@@ -404,12 +409,14 @@ impl Handled<'_> {
     /// The packet's first bytes, as many as fit, behind the reason.
     fn complain(&mut self, complaint: Complaint) -> Option<()> {
         let gateway = self.gateway()?;
-        let source = gateway.address_towards(self.addresses().0)?;
+        let (asker, asked) = self.addresses();
+        // Outside, the gateway has no address but the one that the packet was for.
+        let source = if self.is_from_outside() { asked } else { gateway.address_towards(asker)? };
         let mut bytes = [0; HEAD_BYTES];
         let packet = self.burst.head(self.frame).get(usize::from(self.packet.link_bytes)..)?;
         // Padding behind the packet is not of it, and a frame that is still to be cut says no length of its own.
         let quoted = &packet[..packet.len().min(self.packet.network_bytes as usize)];
-        let end = match (source, self.addresses().0) {
+        let end = match (source, asker) {
             (IpAddr::V4(source), IpAddr::V4(to)) => {
                 self.link(gateway.mac, EtherType::IPV4, &mut bytes);
                 complain_v4(complaint, (source, to), quoted, &mut bytes)

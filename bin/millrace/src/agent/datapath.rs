@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use reconcile::datapath::{
 };
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
-use vswitch::program::{HostSpec, NodeSpec, PortNo, UnderlaySpec, VlanMode};
+use vswitch::program::{HostSpec, NodeSpec, PortNo, RouterNo, UnderlaySpec, VlanMode};
 
 use super::policy;
 use crate::said::network;
@@ -131,7 +132,17 @@ fn request(update: &Update) -> proto::ApplyRequest {
 
 fn host(spec: &HostSpec) -> proto::Host {
     let (first, last) = (*spec.nat_ports.start(), *spec.nat_ports.end());
-    proto::Host { port: spec.port.0.into(), first_nat_port: first.into(), last_nat_port: last.into() }
+    let source = |(router, addresses): (&RouterNo, &Vec<IpAddr>)| proto::Source {
+        router: router.0,
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+    };
+    proto::Host {
+        port: spec.port.0.into(),
+        first_nat_port: first.into(),
+        last_nat_port: last.into(),
+        sources: spec.sources.iter().map(source).collect(),
+        elsewhere: spec.elsewhere.iter().map(ToString::to_string).collect(),
+    }
 }
 
 fn underlay(spec: &UnderlaySpec) -> proto::Underlay {

@@ -110,7 +110,14 @@ pub(super) fn host(host: &api::Host) -> Result<HostSpec, String> {
     let (first, last) = nat_ports.ok_or_else(|| {
         format!("{} to {} are no ports for addresses of the node", host.first_nat_port, host.last_nat_port)
     })?;
-    Ok(HostSpec { port: port_no(host.port)?, nat_ports: first..=last })
+    let ips = |texts: &[String]| parse_all("address", texts);
+    let source = |source: &api::Source| Ok((RouterNo(source.router), ips(&source.addresses)?));
+    Ok(HostSpec {
+        port: port_no(host.port)?,
+        nat_ports: first..=last,
+        sources: host.sources.iter().map(source).collect::<Result<_, String>>()?,
+        elsewhere: ips(&host.elsewhere)?,
+    })
 }
 
 /// A network's first hop.

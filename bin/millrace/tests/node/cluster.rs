@@ -88,6 +88,8 @@ impl Cluster {
 pub(crate) enum Family {
     V4,
     V6,
+    /// Both; tunnels end at those of IPv4.
+    Dual,
 }
 
 /// A namespace on the underlay, by its interface `eth0`.
@@ -108,6 +110,7 @@ fn file(count: usize, family: Family, networks: &str) -> String {
         let address = match family {
             Family::V4 => format!("192.0.2.{number}"),
             Family::V6 => format!("'2001:db8::{number}'"),
+            Family::Dual => format!("192.0.2.{number}, '2001:db8::{number}'"),
         };
         format!("  - {{name: node-{number}, number: {number}, addresses: [{address}], uplink: eth0}}\n")
     };

@@ -1,7 +1,7 @@
 //! Who answers whom? Servers that say the client's address, and those who ask them.
 
 use std::io::{Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use lab::Netns;
@@ -29,4 +29,34 @@ pub(crate) fn ask(netns: &Netns, server: SocketAddr) -> Option<String> {
         Ok(said)
     });
     said.ok()
+}
+
+/// Answers each datagram to port `port` of a namespace with the client's address and port.
+pub(crate) fn serve_datagrams(netns: &Netns, port: u16) {
+    let socket = netns.run(move || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))).unwrap();
+    std::thread::spawn(move || {
+        let mut asked = [0; 64];
+        while let Ok((_, client)) = socket.recv_from(&mut asked) {
+            let seen = SocketAddr::new(client.ip().to_canonical(), client.port());
+            let _ = socket.send_to(seen.to_string().as_bytes(), client);
+        }
+    });
+}
+
+/// As whom a server of datagrams sees somebody in a namespace.
+///
+/// # Errors
+/// It does not answer within a second or two, or nobody is there, which is said at once.
+pub(crate) fn ask_by_datagram(netns: &Netns, server: SocketAddr) -> std::io::Result<SocketAddr> {
+    netns.run(move || {
+        let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(1500)))?;
+        socket.connect(server)?;
+        socket.send(b"who am I?")?;
+        let mut said = [0; 64];
+        let bytes = socket.recv(&mut said)?;
+        let said = String::from_utf8_lossy(&said[..bytes]).into_owned();
+        said.parse().map_err(|_| std::io::Error::other(said))
+    })
 }

@@ -41,7 +41,7 @@ networks:
 /// Where our tunnels end, and where OVS's do.
 fn ends(family: Family) -> (&'static str, &'static str) {
     match family {
-        Family::V4 => ("192.0.2.1", "192.0.2.2"),
+        Family::V4 | Family::Dual => ("192.0.2.1", "192.0.2.2"),
         Family::V6 => ("2001:db8::1", "2001:db8::2"),
     }
 }

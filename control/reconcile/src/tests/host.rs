@@ -1,5 +1,6 @@
 //! The node itself on a network: what the switch is told, and what its kernel is made to have.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use model::{Networks, Protocol};
@@ -137,4 +138,31 @@ fn a_gateway_of_another_node_is_reached_by_its_tunnel() {
     let gateway = networks.iter().find(|network| network.name == "pods").unwrap().gateway.clone().unwrap();
     let out = gateway.routes.iter().find(|route| route.to.len == 0).unwrap();
     assert!(matches!(out.via, Via::Node(node) if node.0 == 2));
+}
+
+#[test]
+fn what_the_switch_translates_has_its_nodes_address_and_is_handed_in() {
+    let (world, agent) = node_a();
+    let own: IpAddr = [192, 0, 2, 1].into();
+    let set = |gateways: &str| {
+        let text = NETWORKS.replace("gateways: [{router: pods}]", gateways);
+        agent.set_networks(&Networks::parse_all(&[&text], "a").unwrap()).unwrap();
+        agent.watch().unwrap();
+    };
+    set("gateways: [{router: pods}, {router: red, snat: switch}]");
+    born(&world);
+    agent.watch().unwrap();
+    let red = told(&world).put_networks.into_iter().find(|network| network.name == "red").unwrap();
+    let gateway = red.gateway.unwrap();
+    assert!(gateway.routes.iter().any(|route| route.to.len == 0 && route.via == Via::Host));
+    let host = told(&world).host.unwrap();
+    assert_eq!((host.sources, host.elsewhere), ([(gateway.router, vec![own])].into(), vec![own]));
+    let outside = world.state().host_rules.clone().unwrap().outside.unwrap();
+    assert_eq!((outside.uplink.as_str(), outside.addresses), ("eth0", vec![own]));
+    let pods = told(&world).put_networks.into_iter().find(|network| network.name == "pods").unwrap();
+    assert_eq!(outside.gateway, pods.gateway.unwrap().mac, "of the network that the node is on");
+    // By another node: nothing of it is here.
+    set("gateways: [{router: red, snat: switch, node: b, addresses: [192.0.2.9]}]");
+    assert!(told(&world).host.unwrap().sources.is_empty());
+    assert_eq!(world.state().host_rules.clone().unwrap().outside, None);
 }

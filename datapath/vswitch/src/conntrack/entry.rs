@@ -24,6 +24,8 @@ use wire::IpProtocol;
 
 /// The word that is written last.
 const LAST: usize = WORDS - 1;
+/// In [`Cold::place`]: the answers are of [`ZoneNo::OUTSIDE`].
+const ANSWERED_OUTSIDE: u64 = 1 << 24;
 
 /// What packets change.
 #[derive(Debug, Default)]
@@ -45,7 +47,7 @@ pub(super) struct Cold {
     addresses: [[[AtomicU64; 2]; 2]; 2],
     /// By direction: source and destination, in the low half of a word.
     ports: [AtomicU32; 2],
-    /// Zone, protocol and the port that it was opened from.
+    /// Zone, protocol, [`ANSWERED_OUTSIDE`] and the port that it was opened from.
     place: AtomicU64,
     /// By direction: what follows in the bucket's chain; written and read under the bucket's lock.
     pub(super) next: [AtomicU32; 2],
@@ -148,8 +150,9 @@ impl Cold {
             }
             self.ports[direction].store(ports(tuple), Release);
         }
-        let [original, _] = &record.tuples;
-        self.place.store(place(original) | u64::from(record.port.0), Release);
+        let [original, reply] = &record.tuples;
+        let outside = if reply.zone == ZoneNo::OUTSIDE { ANSWERED_OUTSIDE } else { 0 };
+        self.place.store(place(original) | outside | u64::from(record.port.0), Release);
     }
 
     pub(super) fn tuple(&self, direction: Direction) -> Tuple {
@@ -160,8 +163,9 @@ impl Cold {
             let [high, low] = [0, 1].map(|at: usize| u128::from(cells[at].load(Acquire)));
             Endpoint { ip: (high << 64 | low).into(), port: port as u16 }
         };
+        let is_outside = direction == Direction::Reply && place & ANSWERED_OUTSIDE != 0;
         Tuple {
-            zone: ZoneNo((place >> 32) as u32),
+            zone: if is_outside { ZoneNo::OUTSIDE } else { ZoneNo((place >> 32) as u32) },
             protocol: IpProtocol((place >> 16) as u8),
             source: end(source, ports >> 16),
             destination: end(destination, ports),

@@ -58,7 +58,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 pub(crate) use census::{Quota, ZoneCounts};
-pub(crate) use nat::{DestinationNat, PortRange, SourceNat, Translation};
+pub(crate) use nat::{DestinationNat, PortRange, SourceNat, Translation, has_source_port};
 pub(crate) use observe::{Observed, Sight, Transport};
 pub(crate) use progress::Pickup;
 pub(crate) use related::IcmpError;

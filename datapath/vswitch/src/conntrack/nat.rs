@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use wire::IpProtocol;
 
-use super::tuple::{Endpoint, Tuple};
+use super::tuple::{Endpoint, Tuple, ZoneNo};
 
 /// Source ports tried before the connection is refused: bounds the work of one packet, and fails one in a thousand
 /// times only where 95 % of the range are taken for one destination.
@@ -31,6 +31,8 @@ pub(crate) struct Translation {
 pub(crate) struct SourceNat {
     pub(crate) ip: Ipv6Addr,
     pub(crate) ports: PortRange,
+    /// Answers are looked for in [`ZoneNo::OUTSIDE`]: all zones share the address and its ports.
+    pub(crate) is_outside: bool,
 }
 
 /// A destination's address, and its port if that changes.
@@ -72,7 +74,12 @@ impl PortRange {
 
 impl SourceNat {
     pub(crate) fn new(ip: IpAddr, ports: PortRange) -> Self {
-        Self { ip: Endpoint::new(ip, 0).ip, ports }
+        Self { ip: Endpoint::new(ip, 0).ip, ports, is_outside: false }
+    }
+
+    /// Of packets that leave for the outside.
+    pub(crate) fn outside(ip: IpAddr, ports: PortRange) -> Self {
+        Self { is_outside: true, ..Self::new(ip, ports) }
     }
 }
 
@@ -87,7 +94,9 @@ impl Translation {
     pub(super) fn replies(&self, original: &Tuple, hash: u64) -> impl Iterator<Item = Tuple> + use<> {
         let from = self.destination(original);
         let plain = original.source;
-        let (source, reply) = (self.source, Tuple { source: from, destination: plain, ..*original });
+        let source = self.source;
+        let zone = if source.is_some_and(|nat| nat.is_outside) { ZoneNo::OUTSIDE } else { original.zone };
+        let reply = Tuple { zone, source: from, destination: plain, ..*original };
         let has_ports = has_source_port(original.protocol);
         let own = match source {
             None => Some(plain),
@@ -117,7 +126,7 @@ impl Translation {
     }
 }
 
-/// An echo's identifier is one.
-fn has_source_port(protocol: IpProtocol) -> bool {
+/// True for protocols of which several connections can share an address at each end. An echo's identifier is a port.
+pub(crate) fn has_source_port(protocol: IpProtocol) -> bool {
     protocol.has_ports() || matches!(protocol, IpProtocol::ICMP | IpProtocol::ICMPV6)
 }

@@ -11,6 +11,12 @@ use crate::key::FlowKey;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(crate) struct ZoneNo(pub(crate) u32);
 
+impl ZoneNo {
+    /// Of addresses that are the node's outside, whichever router their packets come from: of answers only, as no connection
+    /// begins there. No network has its number.
+    pub(crate) const OUTSIDE: Self = Self(u32::MAX);
+}
+
 /// One end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Endpoint {

@@ -39,7 +39,7 @@ pub(super) fn observe(walk: &mut Walk<'_>) -> Observed {
         walk.view.get(field);
     }
     let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
-    let observed = walk.sight.observe(walk.scene.zone());
+    let observed = walk.sight.observe(walk.zone);
     // An echo's identifier is not in the key.
     if !matches!(observed, Observed::Flow(..)) || [IpProtocol::ICMP, IpProtocol::ICMPV6].contains(&protocol) {
         walk.cacheable = false;

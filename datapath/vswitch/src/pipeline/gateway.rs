@@ -59,7 +59,9 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
         _ => return Err(DropReason::ForGateway),
     };
     let destination = walk.served.map_or(destination, |served| served.to);
-    if gateway.has(destination) { serve(walk) } else { route(walk, gateway, destination) }.map(Some)
+    // What comes back from outside may be of another router, whose addresses are its own.
+    let is_own = gateway.has(destination) && walk.scope == walk.scene.scope();
+    if is_own { serve(walk) } else { route(walk, destination) }.map(Some)
 }
 
 fn answer(answer: Answer) -> Actions {
@@ -125,9 +127,9 @@ fn serve(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
     Ok(answer(Answer::Echo))
 }
 
-fn route(walk: &mut Walk<'_>, gateway: &Gateway, to: IpAddr) -> Result<Actions, DropReason> {
+fn route(walk: &mut Walk<'_>, to: IpAddr) -> Result<Actions, DropReason> {
     let program = walk.scene.program;
-    let complaint = match program.router(gateway).map(|router| router.route(to)) {
+    let complaint = match program.router_of(walk.scope).map(|router| router.route(to)) {
         Some(Route::Hop(number)) => {
             let hop = program.hop(number).ok_or(DropReason::NoNeighbor)?;
             if hop.isolated && walk.scene.ingress.isolated {

@@ -1,7 +1,7 @@
 //! What is to happen to a frame that no cache knows?
 //!
 //! ```text
-//! admit -> security -> learn -> dhcp -> service -> gateway -> forward -> policy
+//! admit -> security -> learn -> dhcp -> outside -> service -> gateway -> outside -> forward -> policy
 //! ```
 //!
 //! Stages are plain functions, one file each, over a [`Walk`]: the key's view, which records what they look at; the program;
@@ -13,6 +13,7 @@ mod dhcp;
 mod forward;
 mod gateway;
 mod learn;
+mod outside;
 mod policy;
 mod security;
 mod service;
@@ -26,9 +27,20 @@ use crate::cache::Derived;
 use crate::conntrack::{Sight, Tuple, ZoneNo};
 use crate::explain::Step;
 use crate::key::View;
-use crate::program::{Network, Port, PortNo, Program, Scope, Tunnel};
+use crate::program::{Network, NetworkNo, Port, PortNo, Program, RouterNo, Scope, Tunnel};
 use crate::stations::{Dependence, Effect, Shared, Slot};
 use crate::time::Now;
+
+/// In a zone's number: it is a network's, and not a router's. Both have numbers of their own.
+const NETWORK: u32 = 1 << 31;
+
+/// The scope of a zone's addresses.
+fn scope_of(zone: ZoneNo) -> Scope {
+    match zone.0 & NETWORK {
+        0 => Scope::Router(RouterNo(zone.0)),
+        _ => Scope::Network(NetworkNo(zone.0 & !NETWORK)),
+    }
+}
 
 /// What a decision is made in.
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +80,6 @@ impl<'a> Scene<'a> {
 
     /// The same, for connections.
     pub(crate) fn zone(&self) -> ZoneNo {
-        /// Networks and routers have numbers of their own.
-        const NETWORK: u32 = 1 << 31;
         match self.scope() {
             Scope::Router(router) => ZoneNo(router.0 & !NETWORK),
             Scope::Network(network) => ZoneNo(network.0 | NETWORK),
@@ -88,6 +98,9 @@ pub(crate) struct Walk<'a> {
     /// For stages that read beyond the key.
     sight: Sight<'a>,
     view: View<'a>,
+    /// Where its addresses mean one thing, and its connection is looked for: the scene's, but of what comes back from outside.
+    scope: Scope,
+    zone: ZoneNo,
     /// What the decision depends on: the source's station, the destination's.
     depends: [Dependence; 2],
     /// Where the source's last frame is noted.
@@ -117,6 +130,8 @@ impl<'a> Walk<'a> {
             scene,
             sight,
             view,
+            scope: scene.scope(),
+            zone: scene.zone(),
             depends,
             source,
             source_is_here,
@@ -178,11 +193,13 @@ fn decide(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
     if let Some(answer) = dhcp::run(walk) {
         return Ok(answer);
     }
-    if let Some(answer) = service::run(walk)? {
+    if !outside::back(walk)?
+        && let Some(answer) = service::run(walk)?
+    {
         return Ok(answer);
     }
     let actions = match gateway::run(walk)? {
-        Some(actions) => actions,
+        Some(actions) => outside::leave(walk, actions)?,
         None => forward::run(walk, admitted)?,
     };
     policy::run(walk, actions)

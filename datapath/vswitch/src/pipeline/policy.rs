@@ -73,10 +73,9 @@ pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, Drop
 /// True for an ICMP error about a packet of a connection that may be.
 fn is_related(walk: &mut Walk<'_>) -> bool {
     let connections = walk.scene.shared.connections();
-    let error = walk.sight.error(walk.scene.zone());
-    let mark = error
-        .and_then(|error| connections.related(&error, walk.scene.now))
-        .and_then(|it| connections.mark(it));
+    let known = walk.served.and_then(|served| served.error_of);
+    let about = known.or_else(|| connections.related(&walk.sight.error(walk.zone)?, walk.scene.now));
+    let mark = about.and_then(|it| connections.mark(it));
     let is_allowed = mark.is_some_and(|mark| mark.epoch == walk.scene.epoch());
     if is_allowed {
         walk.say("policy", || "is an error about a connection that was allowed".to_owned());
@@ -143,7 +142,11 @@ fn decide<'a>(walk: &mut Walk<'a>, ends: &Ends<'a>, tracked: &Tracked) -> Result
         Ok(handle) => Ok(Some(handle)),
         // Another worker was first: the packet is as good as its.
         Err(Refusal::Exists) => Ok(connections.find(tuple, now)),
-        Err(refusal) => Err(refusal.reason()),
+        Err(refusal) => {
+            // There may be room for the next one.
+            walk.cacheable = false;
+            Err(refusal.reason())
+        }
     }
 }
 
@@ -199,7 +202,7 @@ fn ask<'a>(walk: &mut Walk<'a>, ends: &Ends<'a>, question: &Question) -> Result<
 }
 
 fn verdict<'a>(walk: &Walk<'a>, side: &'a Side, peer: IpAddr, question: &Question) -> Verdict<'a> {
-    let identity = walk.scene.program.policies().identity(walk.scene.scope(), peer);
+    let identity = walk.scene.program.policies().identity(walk.scope, peer);
     side.verdict(identity, question.protocol, question.port)
 }
 

@@ -39,6 +39,13 @@ pub(crate) struct Served {
     pub(crate) is_for_host: bool,
 }
 
+impl Served {
+    /// It goes where its connection says, which is not of a service.
+    pub(crate) fn plain(to: IpAddr, port: u16) -> Self {
+        Self { to, port, translation: Translation::default(), error_of: None, is_for_host: false }
+    }
+}
+
 /// Decides where packets of services go on; answers those that nobody serves.
 pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
     let services = walk.scene.program.services();
@@ -50,12 +57,11 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
     if walk.view.bits(Field::TAG, TAGGED) != 0 || !is_ip(walk) {
         return Ok(None);
     }
-    let (scope, (source, destination)) = (walk.scene.scope(), addresses(walk));
+    let (scope, (source, destination)) = (walk.scope, addresses(walk));
     let is_for_service =
         services.is_frontend(scope, destination) && walk.view.destination_mac() == gateway.mac;
     // An endpoint that went still has connections.
-    let is_host =
-        services.is_host(scope, source) || connections.may_answer_for_another(walk.scene.zone(), source);
+    let is_host = services.is_host(scope, source) || connections.may_answer_for_another(walk.zone, source);
     let concerns_services = is_for_service || is_host && may_answer(walk, source);
     if !concerns_services {
         return Ok(None);
@@ -91,8 +97,8 @@ fn may_answer(walk: &mut Walk<'_>, source: IpAddr) -> bool {
     }
     let port = walk.view.get(Field::SOURCE_PORT) as u16;
     let end = FrontendSpec { address: source, protocol, port };
-    walk.scene.program.services().is_endpoint(walk.scene.scope(), &end)
-        || walk.scene.shared.connections().may_answer_for_another_at(walk.scene.zone(), &end)
+    walk.scene.program.services().is_endpoint(walk.scope, &end)
+        || walk.scene.shared.connections().may_answer_for_another_at(walk.zone, &end)
 }
 
 /// True for a connection that its endpoint still serves. TCP and SCTP are left to end; a datagram's sender would never learn.
@@ -102,7 +108,7 @@ fn is_current(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> bool {
     if tuple.protocol != IpProtocol::UDP || translated.destination == tuple.destination {
         return true;
     }
-    let service = walk.scene.program.services().at(walk.scene.scope(), &frontend(tuple));
+    let service = walk.scene.program.services().at(walk.scope, &frontend(tuple));
     let endpoint =
         EndpointSpec { address: translated.destination.address(), port: translated.destination.port };
     // What goes back to a client is of no service.
@@ -129,7 +135,7 @@ fn known(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> Option<Served> {
         false => format!("is of a connection with {to} port {port}"),
     });
     let is_for_host = is_for_host(walk, handle);
-    Some(Served { to, port, translation: Translation::default(), error_of: None, is_for_host })
+    Some(Served { is_for_host, ..Served::plain(to, port) })
 }
 
 /// True if what goes in the direction of `handle` goes back to the node, which began the connection or let it in.
@@ -142,7 +148,7 @@ fn is_for_host(walk: &mut Walk<'_>, handle: Handle) -> bool {
 /// An ICMP error about a packet of such a connection.
 fn error(walk: &mut Walk<'_>) -> Option<Served> {
     let connections = walk.scene.shared.connections();
-    let handle = connections.related(&walk.sight.error(walk.scene.zone())?, walk.scene.now)?;
+    let handle = connections.related(&walk.sight.error(walk.zone)?, walk.scene.now)?;
     let (tuple, translated) = (connections.tuple(handle)?, connections.translated(handle)?);
     if tuple == translated {
         return None;
@@ -150,7 +156,7 @@ fn error(walk: &mut Walk<'_>) -> Option<Served> {
     walk.say("service", || "is an error about a connection with a service".to_owned());
     let (to, port) = (translated.destination.address(), translated.destination.port);
     let is_for_host = is_for_host(walk, handle);
-    Some(Served { to, port, translation: Translation::default(), error_of: Some(handle), is_for_host })
+    Some(Served { error_of: Some(handle), is_for_host, ..Served::plain(to, port) })
 }
 
 /// The first packet of a connection.
@@ -159,7 +165,7 @@ fn begin(walk: &mut Walk<'_>, gateway: &Gateway, tuple: &Tuple) -> Result<Option
     if !tuple.protocol.has_ports() {
         return refuse(walk, server.address, 0);
     }
-    let Some(service) = walk.scene.program.services().at(walk.scene.scope(), &server) else {
+    let Some(service) = walk.scene.program.services().at(walk.scope, &server) else {
         return refuse(walk, server.address, server.port);
     };
     let ports = (service.affinity() == Affinity::None).then_some((tuple.source.port, tuple.destination.port));
@@ -174,7 +180,7 @@ fn begin(walk: &mut Walk<'_>, gateway: &Gateway, tuple: &Tuple) -> Result<Option
     };
     let destination = Some(DestinationNat::new(address, Some(port)));
     let translation = Translation { source, destination };
-    walk.served = Some(Served { to: address, port, translation, error_of: None, is_for_host: false });
+    walk.served = Some(Served { translation, ..Served::plain(address, port) });
     Ok(None)
 }
 

@@ -1,10 +1,11 @@
 //! Which port is the node itself, and what may the switch send in its name?
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::router::towards;
-use super::{Hop, HopNo, PortNo, PortSpec, Program, ProgramSpec};
+use super::{Gateway, Hop, HopNo, PortNo, PortSpec, Program, ProgramSpec, RouterNo};
 use crate::conntrack::PortRange;
 
 /// The node as a station of one of its networks: by this port its own programs reach pods and services, and packets for
@@ -13,8 +14,12 @@ use crate::conntrack::PortRange;
 pub struct HostSpec {
     /// Its port, which lists its station and addresses. While it is no port, nothing goes to the node.
     pub port: PortNo,
-    /// Source ports that the switch uses with the node's addresses there, and the kernel does not.
+    /// Source ports that the switch uses with the node's addresses, there and outside, and the kernel does not.
     pub nat_ports: RangeInclusive<u16>,
+    /// What packets of routers have outside that the switch translates, one address of a family at most.
+    pub sources: BTreeMap<RouterNo, Vec<IpAddr>>,
+    /// The node's addresses elsewhere, which are not outside.
+    pub elsewhere: Vec<IpAddr>,
 }
 
 /// The node, as the stages see it.
@@ -23,7 +28,12 @@ pub(crate) struct Host {
     pub(crate) port: PortNo,
     pub(crate) hop: HopNo,
     pub(crate) nat_ports: PortRange,
+    /// Of its network.
+    pub(crate) router: Option<RouterNo>,
     addresses: Vec<IpAddr>,
+    sources: HashMap<RouterNo, Vec<IpAddr>>,
+    all_sources: HashSet<IpAddr>,
+    elsewhere: HashSet<IpAddr>,
 }
 
 impl Host {
@@ -36,6 +46,26 @@ impl Host {
     pub(crate) fn address_towards(&self, peer: IpAddr) -> Option<IpAddr> {
         towards(&self.addresses, peer)
     }
+
+    /// What packets of `router` have outside; none: as they are.
+    pub(crate) fn sources(&self, router: RouterNo) -> Option<&[IpAddr]> {
+        self.sources.get(&router).map(Vec::as_slice)
+    }
+
+    /// True if packets of any router are translated.
+    pub(crate) fn translates(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
+    /// True for an address that packets have outside.
+    pub(crate) fn is_source(&self, ip: IpAddr) -> bool {
+        self.all_sources.contains(&ip)
+    }
+
+    /// True for an address of the node in none of its networks.
+    pub(crate) fn is_elsewhere(&self, ip: IpAddr) -> bool {
+        self.elsewhere.contains(&ip)
+    }
 }
 
 /// Adds the node of `spec`, if its port is there, is in a network with a gateway, and has a station.
@@ -46,7 +76,17 @@ pub(super) fn add(program: &mut Program, spec: &ProgramSpec) {
         let nat_ports = PortRange::new(*host.nat_ports.start(), *host.nat_ports.end())?;
         program.hops.push(hop);
         let hop = HopNo(program.hops.len() as u32 - 1);
-        Some(Host { port: host.port, hop, nat_ports, addresses: port.ips.clone() })
+        let gateway = program.network(port.network).and_then(|network| network.gateway.as_ref());
+        Some(Host {
+            port: host.port,
+            hop,
+            nat_ports,
+            router: gateway.map(Gateway::router),
+            addresses: port.ips.clone(),
+            sources: host.sources.clone().into_iter().collect(),
+            all_sources: host.sources.values().flatten().copied().collect(),
+            elsewhere: host.elsewhere.iter().copied().collect(),
+        })
     });
 }
 

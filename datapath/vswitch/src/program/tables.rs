@@ -7,7 +7,7 @@ use wire::MacAddr;
 
 use super::{
     Dhcp, Gateway, Hop, HopNo, Host, Lease, NetworkNo, PolicyNo, PortNo, ProgramSpec, Router, RouterNo,
-    Tunnel, Underlay, VlanId, Vni,
+    Scope, Tunnel, Underlay, VlanId, Vni,
 };
 use crate::stations::{Place, StationView};
 
@@ -280,6 +280,14 @@ impl Program {
     /// The router that `gateway` belongs to.
     pub(crate) fn router(&self, gateway: &Gateway) -> Option<&Router> {
         self.routers.get(&gateway.router)
+    }
+
+    /// The router whose addresses mean one thing in `scope`.
+    pub(crate) fn router_of(&self, scope: Scope) -> Option<&Router> {
+        match scope {
+            Scope::Router(router) => self.routers.get(&router),
+            Scope::Network(_) => None,
+        }
     }
 
     #[inline]

@@ -1,5 +1,6 @@
 //! The node as a station: what its own programs may, what leaves by it, and what goes back by it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use frame::DropReason;
@@ -65,7 +66,12 @@ fn world() -> ProgramSpec {
         mtu_bytes: 1500,
     };
     spec.underlay = Some(UnderlaySpec { port: PortNo(UPLINK), nodes: [(node.number, node)].into() });
-    spec.host = Some(HostSpec { port: PortNo(HOST), nat_ports: 61_000..=65_535 });
+    spec.host = Some(HostSpec {
+        port: PortNo(HOST),
+        nat_ports: 61_000..=65_535,
+        sources: BTreeMap::new(),
+        elsewhere: Vec::new(),
+    });
     for (number, endpoint) in [(1, "10.0.0.2"), (2, "10.0.1.5"), (3, "192.0.2.1")] {
         spec.services.put(service(number, endpoint)).unwrap();
     }

@@ -9,6 +9,7 @@ mod habit;
 mod host;
 mod limits;
 mod localnet;
+mod outside;
 mod overlay;
 mod policy;
 mod security;

@@ -1,5 +1,6 @@
-//! By what does the switch of the frames forward? Two networks of all kinds of ports, and two that are on other nodes, too: one
-//! of layer 2, and one that is routed and has services and policies. Of these there are two versions.
+//! By what does the switch of the frames forward? Two networks of all kinds of ports, one in a VLAN of the uplink, and two that
+//! are on other nodes, too: one of layer 2, and one that is routed, has services and policies, and is the node's own. What leaves
+//! by the node is translated. Of these there are two versions.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,10 +8,10 @@ use std::sync::{Arc, LazyLock};
 
 use vswitch::Program;
 use vswitch::program::{
-    Affinity, DhcpSpec, EndpointSpec, FrontendSpec, GatewaySpec, IdentityNo, IdentitySpec, NetworkNo,
-    NetworkSpec, NodeNo, NodeSpec, OverlaySpec, Policies, PolicyNo, PolicySpec, PortNo, PortRangeSpec,
-    PortSpec, Prefix, ProgramSpec, RouteSpec, RouterNo, RuleAction, RuleSpec, Scope, ServiceNo, ServiceSpec,
-    Services, TierSpec, UnderlaySpec, Via, VlanId, VlanMode, Vni,
+    Affinity, DhcpSpec, EndpointSpec, FrontendSpec, GatewaySpec, HostSpec, IdentityNo, IdentitySpec,
+    LocalnetSpec, NetworkNo, NetworkSpec, NodeNo, NodeSpec, OverlaySpec, Policies, PolicyNo, PolicySpec,
+    PortNo, PortRangeSpec, PortSpec, Prefix, ProgramSpec, RouteSpec, RouterNo, RuleAction, RuleSpec, Scope,
+    ServiceNo, ServiceSpec, Services, TierSpec, UnderlaySpec, Via, VlanId, VlanMode, Vni,
 };
 use wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4, ipv6};
 
@@ -20,6 +21,10 @@ pub(super) const UPLINK: PortNo = PortNo(6);
 const FLAT: NetworkNo = NetworkNo(3);
 const ROUTED: NetworkNo = NetworkNo(4);
 const UPLINKS: NetworkNo = NetworkNo(9);
+/// The one in a VLAN.
+const TAGGED: NetworkNo = NetworkNo(5);
+/// The node's port.
+const HOST: PortNo = PortNo(13);
 const SCOPE: Scope = Scope::Router(RouterNo(4));
 
 /// The gateway of the network with services.
@@ -45,13 +50,17 @@ pub(super) fn node_of(head: &[u8]) -> Option<NodeNo> {
 #[allow(clippy::expect_used, reason = "the programs are constants")]
 fn spec(version: u64) -> ProgramSpec {
     let networks = [(1, true), (2, false)].map(|(number, flood_unknown)| NetworkSpec {
-        gateway: Some(gateway(number, RouterNo(1))),
+        gateway: Some(GatewaySpec {
+            // One network of a router has the routes of all.
+            routes: ways_out().into_iter().filter(|_| number == 1).collect(),
+            ..gateway(number, RouterNo(1))
+        }),
         dhcp: Some(dhcp(number)),
         flood_unknown,
         ..network(NetworkNo(number))
     });
     let mut all: BTreeMap<_, _> = networks.into_iter().map(|it| (it.number, it)).collect();
-    for network in [flat(), routed(), network(UPLINKS)] {
+    for network in [flat(), routed(), network(TAGGED), network(UPLINKS)] {
         all.insert(network.number, network);
     }
     let ports = local_ports().into_iter().chain(ports_elsewhere());
@@ -60,9 +69,13 @@ fn spec(version: u64) -> ProgramSpec {
         networks: all,
         ports: ports.map(|port| (port.number, port)).collect(),
         underlay: Some(UnderlaySpec { port: UPLINK, nodes: nodes() }),
+        localnets: VlanId::new(70)
+            .map(|vlan| (TAGGED, LocalnetSpec { vlan, port: PortNo(102) }))
+            .into_iter()
+            .collect(),
+        host: Some(host()),
         policies: Policies::new(policies(version), identities(version)).expect("sound identities"),
         services: Services::new(services(version)).expect("sound services"),
-        ..ProgramSpec::default()
     }
 }
 
@@ -79,6 +92,26 @@ fn network(number: NetworkNo) -> NetworkSpec {
     }
 }
 
+/// Two routers leave by the node, with few ports.
+fn host() -> HostSpec {
+    let sources = |texts: [&str; 2]| texts.map(ip).to_vec();
+    HostSpec {
+        port: HOST,
+        nat_ports: 61_000..=61_003,
+        sources: [
+            (RouterNo(1), sources(["192.0.2.50", "2001:db8::50"])),
+            (RouterNo(4), sources(["192.0.2.1", "2001:db8::1"])),
+        ]
+        .into(),
+        elsewhere: sources(["192.0.2.1", "2001:db8::1"]),
+    }
+}
+
+/// To all that no network has.
+fn ways_out() -> [RouteSpec; 2] {
+    ["0.0.0.0", "::"].map(|address| RouteSpec { to: prefix(address, 0), via: Via::Host })
+}
+
 fn flat() -> NetworkSpec {
     let overlay =
         Vni::new(300).map(|vni| OverlaySpec { vni, port: PortNo(100), floods: true, isolated: false });
@@ -91,7 +124,8 @@ fn routed() -> NetworkSpec {
     let routes = [("10.4.2.0", 24, 2), ("fd04:2::", 64, 2), ("10.4.3.0", 24, 3)];
     let routes = routes
         .map(|(address, len, node)| RouteSpec { to: prefix(address, len), via: Via::Node(NodeNo(node)) });
-    let gateway = GatewaySpec { routes: routes.into(), ..gateway(4, RouterNo(4)) };
+    let routes = routes.into_iter().chain(ways_out()).collect();
+    let gateway = GatewaySpec { routes, ..gateway(4, RouterNo(4)) };
     NetworkSpec { gateway: Some(gateway), overlay, flood_unknown: false, ..network(ROUTED) }
 }
 
@@ -180,18 +214,20 @@ fn local_ports() -> Vec<PortSpec> {
         .collect()
 }
 
-/// The uplink, and those of the networks that are on other nodes, too: two of layer 2, and of the routed network a client and
-/// two endpoints, of which one has no policy.
+/// The uplink, and those of the networks that are beyond it, too: two of layer 2, one of the VLAN, and of the routed network a
+/// client and two endpoints, of which one has no policy, and the node.
 fn ports_elsewhere() -> Vec<PortSpec> {
     let flat = [8, 12].map(|number| PortSpec { port_security: false, isolated: true, ..port(number, FLAT) });
     let pod = |number: u16, policy| PortSpec {
         ips: vec![ip(&format!("10.0.4.{number}")), ip(&format!("fd00:4::{number}"))],
         policy,
+        port_security: PortNo(number) != HOST && number.is_multiple_of(2),
         ..port(number, ROUTED)
     };
-    let pods = [(9, Some(PolicyNo(1))), (10, Some(PolicyNo(2))), (11, None)];
+    let pods = [(9, Some(PolicyNo(1))), (10, Some(PolicyNo(2))), (11, None), (HOST.0, None)];
+    let tagged = PortSpec { port_security: false, ..port(14, TAGGED) };
     let uplink = PortSpec { macs: vec![], ips: vec![], port_security: false, ..port(UPLINK.0, UPLINKS) };
-    [uplink].into_iter().chain(flat).chain(pods.map(|(number, policy)| pod(number, policy))).collect()
+    [uplink, tagged].into_iter().chain(flat).chain(pods.map(|(number, policy)| pod(number, policy))).collect()
 }
 
 /// What clients may send, and who may connect to an endpoint: other ports in the second version.

@@ -1,0 +1,170 @@
+//! Does the packet leave for the outside with an address of the node, or come back from there?
+//!
+//! A router whose sources the switch translates has addresses outside, and a range of their ports that nobody else of the node
+//! uses. What the router sends to the node's kernel, to take on, gets one of them when its connection begins. The answers are
+//! handed to the switch by the node's port; whom they are for only the connection says, and of which router: outside, all
+//! routers share the addresses, and their own may overlap.
+//!
+//! A client outside that reaches a pod by the pod's own address is no matter of this: its connection is remembered, so that
+//! the answers are told from what the pod begins.
+
+use frame::DropReason;
+
+use super::connection::{addresses, is_ip, observe, track};
+use super::service::Served;
+use super::{Walk, scope_of};
+use crate::actions::{Actions, Output};
+use crate::conntrack::{
+    Direction, Handle, Observed, SourceNat, Translation, Transport, Tuple, ZoneNo, has_source_port,
+};
+use crate::gateway::{Answer, Complaint};
+use crate::program::{Host, Scope};
+use crate::stations::Effect;
+
+/// Finds whom a packet is for that comes back from outside. False if it is none.
+pub(crate) fn back(walk: &mut Walk<'_>) -> Result<bool, DropReason> {
+    let host = walk.scene.program.host().filter(|host| host.port == walk.scene.ingress.number);
+    let Some(host) = host.filter(|host| host.translates()) else { return Ok(false) };
+    if !is_ip(walk) {
+        return Ok(false);
+    }
+    let (_, destination) = addresses(walk);
+    if !host.is_source(destination) {
+        return Ok(false);
+    }
+    walk.zone = ZoneNo::OUTSIDE;
+    let (handle, error_of) = match observe(walk) {
+        Observed::Flow(tuple, transport) => {
+            (track(walk, (tuple, transport))?.found.map(|(handle, _)| handle), None)
+        }
+        Observed::Error => {
+            let about = error(walk);
+            (about, about)
+        }
+        Observed::Untracked => (None, None),
+    };
+    let connections = walk.scene.shared.connections();
+    let ends = handle.and_then(|handle| {
+        Some((connections.tuple(handle.turned())?.zone, connections.translated(handle)?.destination))
+    });
+    let Some((zone, end)) = ends else {
+        walk.say("outside", || format!("is for {destination}, and of no connection that left with it"));
+        // The next one may be.
+        walk.cacheable = false;
+        return Err(DropReason::OutOfState);
+    };
+    walk.scope = scope_of(zone);
+    let served = Served::plain(end.address(), end.port);
+    walk.served = Some(Served { error_of, ..served });
+    walk.say("outside", || format!("comes back to {}, whose connection left with {destination}", served.to));
+    Ok(true)
+}
+
+/// Gives what the gateway sends outside, by `actions`, an address that is known there.
+pub(crate) fn leave(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, DropReason> {
+    let (Output::Route(hop), Scope::Router(router)) = (actions.output, walk.scope) else {
+        return Ok(actions);
+    };
+    let Some(host) = walk.scene.program.host().filter(|_| walk.zone != ZoneNo::OUTSIDE) else {
+        return Ok(actions);
+    };
+    let Some(sources) = host.sources(router) else { return Ok(actions) };
+    let (source, destination) = addresses(walk);
+    let to = walk.served.map_or(destination, |served| served.to);
+    if walk.scene.ingress.number == host.port {
+        let is_let_in = hop != host.hop && walk.served.is_none() && !host.has(source);
+        if is_let_in {
+            walk.served = remember(walk);
+        }
+        return Ok(actions);
+    }
+    let is_answer = walk.served.is_some_and(|served| served.is_for_host);
+    if hop != host.hop || is_answer || host.router == Some(router) && host.is_own(to) {
+        return Ok(actions);
+    }
+    let own = sources.iter().copied().find(|own| own.is_ipv4() == to.is_ipv4());
+    let Some(own) = own.filter(|_| !host.is_own(to)) else {
+        walk.say("outside", || match host.is_own(to) {
+            true => format!("is for {to}, the node itself, which is not outside: says so"),
+            false => "has no address outside in its family: says so".to_owned(),
+        });
+        return Ok(Actions::to(Output::Answer(Answer::Complain(Complaint::NoRoute))));
+    };
+    translate(walk, SourceNat::outside(own, host.nat_ports)).map(|()| actions)
+}
+
+impl Host {
+    /// True for an address that stands for pods outside, or is the node's own elsewhere.
+    fn is_own(&self, ip: std::net::IpAddr) -> bool {
+        self.is_source(ip) || self.is_elsewhere(ip)
+    }
+}
+
+/// Translates the source of a packet that leaves, or finds that its connection has it translated.
+fn translate(walk: &mut Walk<'_>, nat: SourceNat) -> Result<(), DropReason> {
+    match observe(walk) {
+        Observed::Flow(tuple, transport)
+            if has_source_port(tuple.protocol) && transport != Transport::Other =>
+        {
+            let found = track(walk, (tuple, transport))?.found;
+            match found.and_then(|(handle, _)| of_connection(walk, handle, &tuple)) {
+                Some(served) => walk.served = Some(served),
+                None => begin(walk, &tuple, nat),
+            }
+            Ok(())
+        }
+        Observed::Error => {
+            let about = walk.served.and_then(|served| served.error_of).or_else(|| error(walk));
+            let about = about.ok_or(DropReason::NotTranslatable)?;
+            let (_, destination) = addresses(walk);
+            walk.served = Some(Served { error_of: Some(about), ..Served::plain(destination, 0) });
+            Ok(())
+        }
+        Observed::Flow(..) | Observed::Untracked => {
+            walk.say("outside", || "shows no port, and cannot be told from others outside".to_owned());
+            Err(DropReason::NotTranslatable)
+        }
+    }
+}
+
+/// What becomes of a packet of the connection; `None` if that is of a time when nothing was translated: it is over.
+fn of_connection(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> Option<Served> {
+    let connections = walk.scene.shared.connections();
+    let translated = connections.translated(handle)?;
+    let is_answer = handle.direction() == Direction::Reply;
+    if is_answer || translated.zone == ZoneNo::OUTSIDE {
+        let (to, port) = (translated.destination.address(), translated.destination.port);
+        walk.say("outside", || match translated.source == tuple.source {
+            true => "answers who reached it by its own address".to_owned(),
+            false => format!("leaves as {} port {}", translated.source.address(), translated.source.port),
+        });
+        return Some(Served::plain(to, port));
+    }
+    if walk.scene.effect == Effect::Commit {
+        connections.remove(handle);
+    }
+    if let Some(tracked) = &mut walk.tracked {
+        tracked.found = None;
+    }
+    None
+}
+
+/// The first packet of a connection: to a service's endpoint, perhaps.
+fn begin(walk: &mut Walk<'_>, tuple: &Tuple, nat: SourceNat) {
+    let end = &tuple.destination;
+    let served = walk.served.unwrap_or_else(|| Served::plain(end.address(), end.port));
+    let translation = Translation { source: Some(nat), ..served.translation };
+    walk.served = Some(Served { translation, ..served });
+    walk.say("outside", || format!("leaves for the outside as {}", nat.ip.to_canonical()));
+}
+
+/// The connection that an ICMP error is about.
+fn error(walk: &Walk<'_>) -> Option<Handle> {
+    walk.scene.shared.connections().related(&walk.sight.error(walk.zone)?, walk.scene.now)
+}
+
+/// As of a service's connection, but its own destination: it is remembered, and nothing is translated.
+fn remember(walk: &mut Walk<'_>) -> Option<Served> {
+    let Observed::Flow(tuple, _) = observe(walk) else { return None };
+    Some(Served::plain(tuple.destination.address(), tuple.destination.port))
+}
