@@ -198,7 +198,22 @@ fn the_node_stays_on_its_network_whatever_is_killed() {
     assert!(works(&lab), "the switch forwards while the agent is away");
     lab.cluster.nodes[0].start_agent();
     assert!(works(&lab));
+    // Whoever is the node's default router sees nothing that is for pods while the switch is away.
+    for rule in [
+        "add table ip t",
+        "add chain ip t c { type filter hook prerouting priority 0 ; }",
+        "add rule ip t c ip daddr { 10.128.0.0/14, 172.30.0.0/16, 169.254.169.0/24 } counter",
+    ] {
+        lab.outside.command("nft", rule).unwrap();
+    }
+    lab.cluster.nodes[0].host().ip("route add default via 192.0.2.100").unwrap();
     lab.cluster.nodes[0].kill_switch();
+    for to in [to_pod, "172.30.0.2:80".parse().unwrap()] {
+        assert_eq!(ask(lab.cluster.nodes[0].host(), to), None);
+    }
+    assert_eq!(ask(&lab.outside, node_port), None);
+    let counted = lab.outside.command("nft", "list table ip t").unwrap();
+    assert!(counted.contains("counter packets 0 "), "{counted}");
     let others = SocketAddr::new(of_node(2, true), 9090);
     assert!(ask(lab.cluster.nodes[0].host(), others).is_some(), "the node's own way is its own");
     lab.cluster.nodes[0].start_switch();

@@ -19,6 +19,8 @@ pub enum DropReason {
     SpoofedMac,
     /// Port security: the source IP, or the sender an ARP or ND message claims, is not the port's.
     SpoofedIp,
+    /// Port security: it speaks as a router or a DHCP server, which the network has in the switch (RFC 6104, RFC 7610).
+    RogueServer,
     /// The destination is the port the frame came from.
     SamePort,
     /// Unknown destination, and the network does not flood.
@@ -81,7 +83,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [DropReason; 36] = [
+    pub const ALL: [DropReason; 37] = [
         Self::Truncated,
         Self::Malformed,
         Self::BadSourceMac,
@@ -89,6 +91,7 @@ impl DropReason {
         Self::VlanNotAllowed,
         Self::SpoofedMac,
         Self::SpoofedIp,
+        Self::RogueServer,
         Self::SamePort,
         Self::UnknownDestination,
         Self::NoReceiver,
@@ -130,6 +133,7 @@ impl DropReason {
             Self::VlanNotAllowed => "vlan_not_allowed",
             Self::SpoofedMac => "spoofed_mac",
             Self::SpoofedIp => "spoofed_ip",
+            Self::RogueServer => "rogue_server",
             Self::SamePort => "same_port",
             Self::UnknownDestination => "unknown_destination",
             Self::NoReceiver => "no_receiver",
@@ -172,6 +176,9 @@ impl DropReason {
             Self::VlanNotAllowed => "its VLAN is not one that the port carries",
             Self::SpoofedMac => "its source MAC is not one of the port's: port security",
             Self::SpoofedIp => "the IP address it claims is not one of the port's: port security",
+            Self::RogueServer => {
+                "its port speaks as a router or a DHCP server, which the network has in the switch"
+            }
             Self::SamePort => "its destination is behind the port it came from",
             Self::UnknownDestination => "nobody knows its destination, and this network does not flood",
             Self::NoReceiver => "there is nobody else in the network to receive it",

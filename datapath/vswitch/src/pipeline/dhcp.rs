@@ -1,8 +1,9 @@
 //! Does the host behind the port ask for its configuration, which the switch knows? Then the switch answers.
 //!
 //! Where a network has DHCP, questions of stations that a port lists go no further, whoever they are sent to; those of others
-//! go on like any frame. What the answer says is in [`crate::dhcp`].
+//! go on like any frame. What the answer says is in [`crate::dhcp`]. Ports with security give no answers there.
 
+use frame::DropReason;
 use wire::{EtherType, IpProtocol, dhcpv4, dhcpv6, nd};
 
 use super::Walk;
@@ -15,8 +16,26 @@ use crate::program::Lease;
 /// Bits that no port of DHCP has: datagrams to others are told apart by them alone.
 const HIGH_PORT_BITS: u64 = 0xfc00;
 
-/// Decides on questions; `None` for all other frames.
-pub(crate) fn run(walk: &mut Walk<'_>) -> Option<Actions> {
+/// Decides on questions, and on answers of others; `None` for all other frames.
+pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
+    let is_guarded = walk.scene.ingress.security.is_some() && walk.scene.network.dhcp.is_some();
+    if is_guarded && answers(walk) {
+        walk.say("dhcp", || DropReason::RogueServer.sentence().to_owned());
+        return Err(DropReason::RogueServer);
+    }
+    Ok(answer(walk))
+}
+
+/// True for what only a server sends.
+fn answers(walk: &mut Walk<'_>) -> bool {
+    match EtherType(walk.view.get(Field::ETHER_TYPE) as u16) {
+        EtherType::IPV4 => is_datagram(walk, dhcpv4::SERVER_PORT, dhcpv4::CLIENT_PORT),
+        EtherType::IPV6 => is_datagram(walk, dhcpv6::SERVER_PORT, dhcpv6::CLIENT_PORT),
+        _ => false,
+    }
+}
+
+fn answer(walk: &mut Walk<'_>) -> Option<Actions> {
     let lease = walk.scene.ingress.lease.as_deref()?;
     if walk.view.bits(Field::TAG, TAGGED) != 0 {
         return None;

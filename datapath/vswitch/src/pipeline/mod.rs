@@ -190,7 +190,7 @@ fn decide(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
     security::run(walk)?;
     gateway::guard(walk)?;
     learn::run(walk, admitted);
-    if let Some(answer) = dhcp::run(walk) {
+    if let Some(answer) = dhcp::run(walk)? {
         return Ok(answer);
     }
     if !outside::back(walk)?

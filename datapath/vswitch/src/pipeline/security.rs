@@ -113,6 +113,10 @@ fn check_neighbor(walk: &mut Walk<'_>, security: &Security) -> Result<(), DropRe
     let sourceless = walk.view.source_v6().is_unspecified();
     let message = neighbor_message(walk).ok_or(DropReason::SpoofedIp)?;
     let Some((message, options)) = nd::Message::parse(message).map_err(drop_reason)? else { return Ok(()) };
+    let is_routers = matches!(message, nd::Message::RouterAdvert | nd::Message::Redirect { .. });
+    if is_routers && walk.scene.network.gateway.is_some() {
+        return Err(DropReason::RogueServer);
+    }
     let claimed: Option<Ipv6Addr> = match message {
         nd::Message::NeighborAdvert { target, .. } => Some(target),
         // A probe for a duplicate claims what it asks for.

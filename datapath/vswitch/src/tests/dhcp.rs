@@ -260,6 +260,47 @@ fn who_has_no_lease_is_not_answered_and_a_network_without_dhcp_has_its_own_serve
 }
 
 #[test]
+fn a_secured_port_is_neither_a_router_nor_a_server_where_the_switch_is_both() {
+    let server = udp_from(ip("10.0.0.11"), ip("10.0.0.12"), (67, 68), b"a lease");
+    let server_v6 = udp_from(ip("fd00::11"), ip("fd00::12"), (547, 546), b"a lease");
+    let path = Path {
+        source_mac: station(11),
+        destination_mac: station(12),
+        source: nd_source(11),
+        destination: "ff02::1".parse().unwrap(),
+    };
+    let advert = |kind: u8, bytes: usize| {
+        let mut message = vec![0; bytes];
+        icmpv6::Repr { kind, code: 0, rest: [0; 4] }.emit(&mut message);
+        let (IpAddr::V6(source), IpAddr::V6(to)) = (path.source, path.destination) else { unreachable!() };
+        icmpv6::fill_checksum(&mut message, source, to);
+        build::ip(path, IpProtocol::ICMPV6, &message)
+    };
+    let frames = [server, server_v6, advert(nd::ROUTER_ADVERT, 16), advert(nd::REDIRECT, 40)];
+    let mut bed = bed();
+    for frame in &frames {
+        assert_eq!(bed.send(11, frame.clone()), Fate::drop(DropReason::RogueServer));
+    }
+    // Where somebody else is to be both, and where the port may say anything.
+    let mut others = world();
+    let network = others.networks.get_mut(&NETWORK).unwrap();
+    (network.dhcp, network.gateway) = (None, None);
+    let mut open = world();
+    open.ports.get_mut(&crate::program::PortNo(11)).unwrap().port_security = false;
+    for spec in [others, open] {
+        let mut bed = Bed::new(Program::build(spec).unwrap());
+        for frame in &frames {
+            assert!(!bed.send(11, frame.clone()).drops.contains_key(&DropReason::RogueServer));
+        }
+    }
+}
+
+/// The link-local address of a station (RFC 4291 §2.5.6).
+fn nd_source(number: u8) -> IpAddr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, number.into()).into()
+}
+
+#[test]
 fn a_network_without_a_gateway_has_leases_and_no_router() {
     let mut spec = world();
     let network = spec.networks.get_mut(&NETWORK).unwrap();
