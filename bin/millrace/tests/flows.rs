@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lab::Netns;
 use node::cluster::{Cluster, Family};
-use node::talk::{ask, serve};
+use node::talk::{ask, ask_by_datagram, serve, serve_datagrams};
 use node::{Pod, possible, possible_with, wait_for};
 
 const NETWORKS: &str = "
@@ -24,7 +24,7 @@ networks:
 gateways: [{router: pods}]
 services:
   - {namespace: x, name: pod-1, network: pods, clusterIPs: [172.30.0.1, 'fd00:30::1'], endpoints: [10.128.2.3, 'fd00:128:0:1::3'], ports: [{port: 80, targetPort: 8080, nodePort: 30001}]}
-  - {namespace: x, name: pod-2, network: pods, clusterIPs: [172.30.0.2, 'fd00:30::2'], endpoints: [10.128.4.3, 'fd00:128:0:2::3'], ports: [{port: 80, targetPort: 8080, nodePort: 30002}], externalIPs: [203.0.113.2, '2001:db8:1::2']}
+  - {namespace: x, name: pod-2, network: pods, clusterIPs: [172.30.0.2, 'fd00:30::2'], endpoints: [10.128.4.3, 'fd00:128:0:2::3'], ports: [{port: 80, targetPort: 8080, nodePort: 30002}, {name: datagrams, protocol: UDP, port: 81, targetPort: 8081}], externalIPs: [203.0.113.2, '2001:db8:1::2']}
   - {namespace: x, name: host-1, network: pods, clusterIPs: [172.30.0.3, 'fd00:30::3'], endpoints: [192.0.2.1, '2001:db8::1'], ports: [{port: 80, targetPort: 9090, nodePort: 30003}]}
   - {namespace: x, name: host-2, network: pods, clusterIPs: [172.30.0.4, 'fd00:30::4'], endpoints: [192.0.2.2, '2001:db8::2'], ports: [{port: 80, targetPort: 9090, nodePort: 30004}]}
   - {namespace: x, name: local, network: pods, clusterIPs: [172.30.0.5, 'fd00:30::5'], endpoints: [10.128.2.3, 'fd00:128:0:1::3'], ports: [{port: 80, targetPort: 8080, nodePort: 30005}], externalTrafficPolicy: Local}
@@ -61,6 +61,7 @@ fn lab() -> Lab {
         .map(|node| {
             let (pod, attached) = cluster.pod(node, &format!("pod-{}", node + 1), "pods");
             serve(pod.netns(), 8080);
+            serve_datagrams(pod.netns(), 8081);
             serve(cluster.nodes[node].host(), 9090);
             let v6: IpAddr = format!("fd00:128:0:{}::3", node + 1).parse().unwrap();
             (pod, [attached.ipv4().into(), v6])
@@ -148,6 +149,10 @@ fn who_is_outside_reaches_services_and_is_reached_by_pods() {
         let seen = ask(pod, SocketAddr::new(address(is_v4, "192.0.2.100", "2001:db8::100"), 7070));
         assert_eq!(seen, Some(of_node(1, is_v4).to_string()), "pods have the node's address outside");
         assert!(ask(pod, SocketAddr::new(external, 80)).is_some(), "pods reach it without leaving");
+        // Datagrams in pieces, to a service, and its answers.
+        let datagrams = SocketAddr::new(of_service(2, is_v4), 81);
+        let seen = ask_by_datagram(pod, datagrams, 8000).unwrap();
+        assert_eq!(seen.ip(), lab.pods[0].1[usize::from(!is_v4)]);
         // Each node serves by its own.
         for (node, (pod, _)) in lab.pods.iter().enumerate() {
             let inner = SocketAddr::new(of_service(6, is_v4), 80);

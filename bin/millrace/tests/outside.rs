@@ -49,6 +49,8 @@ fn lab() -> Lab {
     let pod = |node: usize, network: &str| cluster.pod(node, &format!("{network}-{node}"), network).0;
     let pods = (0..2).map(|node| [pod(node, "pods"), pod(node, "red")]).collect();
     let outside = cluster.outside(100);
+    // The networks' MTU is less than the underlay's, and the switch fragments nothing.
+    outside.ip("link set eth0 mtu 1400").unwrap();
     serve(&outside, TCP);
     serve_datagrams(&outside, UDP);
     for node in &cluster.nodes {
@@ -83,16 +85,20 @@ fn pods_and_tenants_leave_with_addresses_of_nodes_and_are_answered() {
             let pod = pods[usize::from(is_tenant)].netns();
             let expected = expected(node, is_tenant, is_v4);
             let who = format!("node {node}, tenant: {is_tenant}, IPv4: {is_v4}");
-            let seen = (0..3).find_map(|_| ask_by_datagram(pod, server(is_v4, UDP)).ok());
+            let seen = (0..3).find_map(|_| ask_by_datagram(pod, server(is_v4, UDP), 10).ok());
             let seen = seen.unwrap_or_else(|| panic!("{who}: no answer"));
             assert_eq!(seen.ip(), expected, "{who}");
             assert!((61_000..).contains(&seen.port()), "{who}: {seen}");
+            // In pieces, and so is the answer.
+            let seen = ask_by_datagram(pod, server(is_v4, UDP), 8000)
+                .unwrap_or_else(|error| panic!("{who}: {error}"));
+            assert_eq!(seen.ip(), expected, "{who}");
             assert_eq!(ask(pod, server(is_v4, TCP)), Some(expected.to_string()), "{who}");
             let to = server(is_v4, 0).ip();
             pod.command("ping", &format!("-c 1 -W 2 -s 1300 {to}"))
                 .unwrap_or_else(|error| panic!("{who}: {error}"));
             // An error from outside reaches who sent the packet.
-            let refused = ask_by_datagram(pod, server(is_v4, NOBODY)).unwrap_err();
+            let refused = ask_by_datagram(pod, server(is_v4, NOBODY), 10).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{who}");
         }
     }
@@ -140,7 +146,7 @@ fn what_is_the_nodes_own_stays_its_own() {
     };
     write(", {router: red, snat: switch}");
     let [pod, tenant] = lab.pods[0].each_ref().map(Pod::netns);
-    let seen = |netns| ask_by_datagram(netns, server(true, UDP)).ok();
+    let seen = |netns| ask_by_datagram(netns, server(true, UDP), 10).ok();
     let is_node = |seen: &Option<SocketAddr>| seen.is_some_and(|seen| seen.ip() == expected(0, false, true));
     wait_for("the tenant to leave by its own node", || is_node(&seen(tenant)));
     wait_for("the kernel to translate", || {

@@ -5,8 +5,8 @@
 //! to one of the ports, by the uplink   ->  mp0, before the kernel asks who listens: the switch knows whom it is for
 //! ```
 //!
-//! The second is a chain at the uplink's ingress, in the table `netdev millrace`. Answers to echoes, and errors, are copied: the
-//! kernel does nothing with those of others, and its own must not be missed. Ports are kept from the node's programs, but for
+//! The second is a chain at the uplink's ingress, in the table `netdev millrace`. Answers to echoes, errors, and fragments that show
+//! no ports are copied: the kernel does nothing with those of others, and its own must not be missed. Ports are kept from the node's programs, but for
 //! one that asks for such a port by number.
 
 use std::fmt::Write as _;
@@ -116,27 +116,31 @@ fn script(rules: &HostRules, outside: &Outside) -> String {
     script
 }
 
-/// What is matched of ICMP errors: words of nftables, and where their quote says its protocol and ports, in bits.
-struct Errors {
+/// What is matched of a family: words of nftables, and where the quote of an ICMP error says its protocol and ports, in bits.
+struct Matched {
     icmp: &'static str,
     number: u8,
     types: &'static str,
+    /// What is true of fragments behind the first.
+    fragment: &'static str,
     protocol_at: usize,
     port_at: usize,
 }
 
 /// A quote begins behind 8 bytes; its own header has 20 bytes, or 40.
-const ERRORS_V4: Errors = Errors {
+const MATCHED_V4: Matched = Matched {
     icmp: "icmp",
     number: 1,
     types: "destination-unreachable, time-exceeded, parameter-problem",
+    fragment: "ip frag-off & 0x1fff != 0",
     protocol_at: 8 * (8 + 9),
     port_at: 8 * (8 + 20),
 };
-const ERRORS_V6: Errors = Errors {
+const MATCHED_V6: Matched = Matched {
     icmp: "icmpv6",
     number: 58,
     types: "destination-unreachable, packet-too-big, time-exceeded, parameter-problem",
+    fragment: "frag frag-off != 0",
     protocol_at: 8 * (8 + 6),
     port_at: 8 * (8 + 40),
 };
@@ -155,12 +159,13 @@ fn answers(rules: &HostRules, outside: &Outside, out: &mut String) -> std::fmt::
         writeln!(out, "  }}")?;
     }
     writeln!(out, "  chain answers {{\n    type filter hook ingress device \"{uplink}\" priority -500")?;
-    for (is_v4, errors) in [(true, ERRORS_V4), (false, ERRORS_V6)] {
+    for (is_v4, matched) in [(true, MATCHED_V4), (false, MATCHED_V6)] {
         let Words { ip, .. } = words(is_v4);
         let Some(addresses) = addresses(outside, is_v4) else { continue };
-        let Errors { icmp, number, types, protocol_at, port_at } = errors;
+        let Matched { icmp, number, types, fragment, protocol_at, port_at } = matched;
         let to = format!("{ip} daddr {addresses}");
         writeln!(out, "    {to} meta l4proto {{ tcp, udp, sctp }} th dport {ports} goto taken")?;
+        writeln!(out, "    {to} {fragment} goto copied")?;
         writeln!(out, "    {to} {icmp} type echo-reply {icmp} id {ports} goto copied")?;
         let error = format!("{to} {icmp} type {{ {types} }} @th,{protocol_at},8");
         writeln!(out, "    {error} {{ 6, 17, 132 }} @th,{port_at},16 {ports} goto copied")?;

@@ -67,7 +67,7 @@ pub enum DropReason {
     ConnectionLimit,
     /// Its source is to be translated, and no port is free for it.
     NoNatPort,
-    /// Its source is to be translated, and cannot be: a protocol without ports, or a fragment that does not show them.
+    /// Its source is to be translated, and cannot be: a protocol without ports, or a fragment before its first.
     NotTranslatable,
     /// A policy does not allow its connection.
     PolicyDenied,
@@ -203,7 +203,7 @@ impl DropReason {
             Self::ConnectionLimit => "its port, its zone or the switch has as many connections as it may",
             Self::NoNatPort => "its source is to be translated, and no port is free for it",
             Self::NotTranslatable => {
-                "its source is to be translated, and it has no ports, or is a fragment without them"
+                "its source is to be translated, and it has no ports, or is a fragment before its first"
             }
             Self::PolicyDenied => "a policy does not allow its connection",
             Self::NoEndpoint => "nobody serves the service's address and port that it is for",

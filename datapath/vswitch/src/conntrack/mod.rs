@@ -32,13 +32,14 @@
 //! **Bounds.** No call allocates but for a [`table::SEGMENT`] of entries when the table grows, and those that list. The
 //! work of each is bounded by its arguments and the constants here; nothing is rehashed, ever.
 //!
-//! Limits of what is tracked: fragments behind the first have no ports and are not tracked; helpers for protocols that
-//! announce other connections (FTP, SIP) do not exist.
+//! Limits of what is tracked: fragments behind the first have no ports, and are of their first one's connection if that came
+//! before them ([`fragments`]); helpers for protocols that announce other connections (FTP, SIP) do not exist.
 
 mod answerers;
 mod census;
 mod entry;
 mod exchange;
+mod fragments;
 mod nat;
 mod observe;
 mod progress;
@@ -58,6 +59,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 pub(crate) use census::{Quota, ZoneCounts};
+pub(crate) use fragments::Datagram;
 pub(crate) use nat::{DestinationNat, PortRange, SourceNat, Translation, has_source_port};
 pub(crate) use observe::{Observed, Sight, Transport};
 pub(crate) use progress::Pickup;
@@ -73,6 +75,7 @@ use crate::time::Now;
 use answerers::Answerers;
 use census::{Census, Event};
 use entry::{Hot, Record};
+use fragments::Fragments;
 use frame::DropReason;
 use progress::{Progress, Step};
 use table::{Table, Taken};
@@ -90,6 +93,7 @@ pub(crate) struct Connections {
     table: Table,
     census: Census,
     answerers: Answerers,
+    fragments: Fragments,
     timeouts: Timeouts,
     /// The entry that the next sweep begins with.
     sweep_hand: AtomicUsize,
@@ -166,6 +170,7 @@ impl Connections {
             table: Table::new(total as usize),
             census: Census::new(total),
             answerers: Answerers::default(),
+            fragments: Fragments::default(),
             timeouts,
             sweep_hand: AtomicUsize::new(0),
             eviction_hand: AtomicUsize::new(0),
@@ -318,6 +323,16 @@ impl Connections {
     pub(crate) fn mark(&self, handle: Handle) -> Option<Mark> {
         let (_, mark) = self.table.get(handle)?.hot.read(handle.generation())?;
         Some(mark)
+    }
+
+    /// The first fragment of `datagram` came, which is of `tuple`.
+    pub(crate) fn begin_datagram(&self, datagram: &Datagram, tuple: &Tuple, now: Now) {
+        self.fragments.enter(datagram, tuple, now);
+    }
+
+    /// The ports that the first fragment of `datagram` showed; `None` if it has not come, or long ago.
+    pub(crate) fn ports_of(&self, datagram: &Datagram, now: Now) -> Option<(u16, u16)> {
+        self.fragments.ports(datagram, now)
     }
 
     /// False if no connection was given to `address` that was meant for another.

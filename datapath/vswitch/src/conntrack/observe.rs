@@ -18,6 +18,8 @@ pub(crate) enum Transport {
     Sctp(sctp::Packet),
     EchoRequest,
     EchoReply,
+    /// A fragment behind the first one of a datagram.
+    Fragment,
     /// A protocol of which only the addresses are known.
     Other,
 }
@@ -102,7 +104,7 @@ impl Sight<'_> {
         }
     }
 
-    pub(super) fn tuple(&self, zone: ZoneNo, (source_port, destination_port): (u16, u16)) -> Tuple {
+    pub(crate) fn tuple(&self, zone: ZoneNo, (source_port, destination_port): (u16, u16)) -> Tuple {
         let key = &self.packet.key;
         let ip =
             |[high, low]: [Field; 2]| (u128::from(key.get(high)) << 64 | u128::from(key.get(low))).into();

@@ -58,7 +58,7 @@ impl Progress {
             Transport::Sctp(packet) => Association::begin(packet, pickup).map(Association::pack),
             Transport::Udp => Some(exchange::begin(Class::Udp, now)),
             Transport::EchoRequest => Some(exchange::begin(Class::Echo, now)),
-            Transport::EchoReply => None,
+            Transport::EchoReply | Transport::Fragment => None,
             Transport::Other => Some(exchange::begin(Class::Other, now)),
         }
     }
@@ -72,6 +72,8 @@ impl Progress {
             (Class::Udp, Transport::Udp)
             | (Class::Echo, Transport::EchoRequest | Transport::EchoReply)
             | (Class::Other, Transport::Other) => exchange::step(self, direction, now),
+            // What its first fragment said, counted.
+            (_, Transport::Fragment) => Step::Pass,
             _ => Step::Invalid,
         };
         match step {

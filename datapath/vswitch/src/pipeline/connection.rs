@@ -6,7 +6,7 @@ use frame::DropReason;
 use wire::{EtherType, IpProtocol};
 
 use super::Walk;
-use crate::conntrack::{Fault, Handle, Mark, Observed, Transport, Tuple};
+use crate::conntrack::{Datagram, Fault, Handle, Mark, Observed, Transport, Tuple};
 use crate::key::Field;
 use crate::stations::Effect;
 
@@ -39,12 +39,33 @@ pub(super) fn observe(walk: &mut Walk<'_>) -> Observed {
         walk.view.get(field);
     }
     let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
-    let observed = walk.sight.observe(walk.zone);
+    let observed = match walk.sight.datagram(walk.zone) {
+        None => walk.sight.observe(walk.zone),
+        Some(datagram) => observe_fragment(walk, &datagram),
+    };
     // An echo's identifier is not in the key.
     if !matches!(observed, Observed::Flow(..)) || [IpProtocol::ICMP, IpProtocol::ICMPV6].contains(&protocol) {
         walk.cacheable = false;
     }
     observed
+}
+
+/// The same of a fragment: one behind the first is of the first one's connection. Fragments are told apart one by one.
+fn observe_fragment(walk: &mut Walk<'_>, datagram: &Datagram) -> Observed {
+    walk.cacheable = false;
+    let (connections, now) = (walk.scene.shared.connections(), walk.scene.now);
+    let observed = walk.sight.observe(walk.zone);
+    match observed {
+        Observed::Flow(tuple, _) if walk.scene.effect == Effect::Commit => {
+            connections.begin_datagram(datagram, &tuple, now);
+            observed
+        }
+        Observed::Untracked => match connections.ports_of(datagram, now) {
+            Some(ports) => Observed::Flow(walk.sight.tuple(walk.zone, ports), Transport::Fragment),
+            None => observed,
+        },
+        _ => observed,
+    }
 }
 
 /// Lets the connection of a packet take it, once for all stages.

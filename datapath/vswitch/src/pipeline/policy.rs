@@ -4,8 +4,8 @@
 //! receiver's, about what may be begun with it (ingress). Both are asked when a connection begins, and again when the
 //! program changes; in between, and for the packets back, the connection answers.
 //!
-//! Not of a connection: neighbour discovery and ARP, which no policy is about; multicast, which policies allow; fragments behind
-//! the first, which show no ports and are asked about one by one. An IP packet to one host is never flooded where
+//! Not of a connection: neighbour discovery and ARP, which no policy is about; multicast, which policies allow; fragments that
+//! come before the first of their datagram, which show no ports and are asked about one by one. An IP packet to one host is never flooded where
 //! policies are: nobody's rules could be asked.
 
 use std::net::IpAddr;

@@ -19,7 +19,7 @@ use crate::conntrack::{
     DestinationNat, Direction, Handle, Observed, PortRange, SourceNat, Translation, Tuple,
 };
 use crate::gateway::{Answer, Complaint};
-use crate::key::{Field, TAGGED};
+use crate::key::{Field, TAGGED, class};
 use crate::program::{Affinity, EndpointSpec, FrontendSpec, Gateway, Route};
 use crate::service;
 use crate::stations::Effect;
@@ -89,9 +89,12 @@ pub(crate) fn run(walk: &mut Walk<'_>) -> Result<Option<Actions>, DropReason> {
     }
 }
 
-/// True for a packet from where some service is served, or was, and for what could be an error about one.
+/// True for a packet from where some service is served, or was, and for what could be an error about one, or a fragment.
 fn may_answer(walk: &mut Walk<'_>, source: IpAddr) -> bool {
     let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
+    if walk.view.is(class::LATER_FRAGMENT) {
+        return true;
+    }
     if !protocol.has_ports() {
         return [IpProtocol::ICMP, IpProtocol::ICMPV6].contains(&protocol);
     }

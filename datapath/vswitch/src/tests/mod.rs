@@ -4,6 +4,7 @@ mod anything;
 mod cached;
 mod dhcp;
 mod forwarding;
+mod fragments;
 mod gateway;
 mod habit;
 mod host;
