@@ -163,6 +163,9 @@ fn begin(walk: &mut Walk<'_>, gateway: &Gateway, tuple: &Tuple) -> Result<Option
         return refuse(walk, server.address, server.port);
     };
     let ports = (service.affinity() == Affinity::None).then_some((tuple.source.port, tuple.destination.port));
+    if ports.is_some() && service.is_choice() {
+        walk.view.get(Field::SOURCE_PORT);
+    }
     let Some(EndpointSpec { address, port }) = service.choose(service::hash(client, ports)) else {
         walk.say("service", || format!("is for service {}, which has no endpoint", service.name()));
         return refuse(walk, server.address, server.port);

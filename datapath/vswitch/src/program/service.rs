@@ -83,6 +83,11 @@ impl Service {
         self.choice.choose(hash).and_then(|at| self.spec.endpoints.get(at)).copied()
     }
 
+    /// True if it depends on the hash.
+    pub(crate) fn is_choice(&self) -> bool {
+        self.spec.endpoints.len() > 1
+    }
+
     pub(crate) fn has(&self, endpoint: &EndpointSpec) -> bool {
         self.spec.endpoints.binary_search(endpoint).is_ok()
     }
