@@ -160,6 +160,10 @@ impl Switch {
         self.cache.sweep(now, budget);
         self.shared.sweep(&self.program, now, budget);
         self.shared.connections().sweep(now, budget);
+        let services = self.program.services();
+        self.shared.affinities().sweep(budget, |kept| {
+            services.of(kept.service).is_none_or(|service| !service.keeps(&kept.endpoint, kept.used, now))
+        });
     }
 }
 
