@@ -56,7 +56,10 @@ pub use pod::{
 };
 pub use rule::{Action, Block, NamespaceChoice, Peer, PodChoice, PortMatch, Ports, Rule};
 pub use selector::{Asked, LabelSelector, LabelSelectorSpec, Labels, Operator, Requirement, RequirementSpec};
-pub use service::{Service, ServicePort, ServicePortSpec, ServiceSpec, SessionAffinity, TrafficPolicy};
+pub use service::{
+    ClientIpConfigSpec, Service, ServicePort, ServicePortSpec, ServiceSpec, SessionAffinity,
+    SessionAffinityConfigSpec, TrafficPolicy,
+};
 pub use subnet::{AddressRange, Subnet, SubnetError, SubnetSpec, successor};
 pub use vf::{ConfigError, VfConfig, VfLinkState, Vlan, VlanProtocol};
 pub use wire::MacAddr;

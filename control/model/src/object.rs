@@ -52,6 +52,17 @@ pub enum InvalidField {
         "Local needs a nodePort in each port, to tell who comes to this node: give them one, or write Cluster"
     )]
     LocalWithoutNodePort,
+    /// How long clients are kept, where they are not.
+    #[error("is for sessionAffinity ClientIP: write that, or remove this")]
+    WithoutAffinity,
+    /// Clients are kept for no time, or for too long.
+    #[error("{seconds} is no time to keep a client: choose 1 to {most} seconds")]
+    AffinityTimeout {
+        /// What was written.
+        seconds: u32,
+        /// The most.
+        most: u32,
+    },
     /// Not exactly one of several fields.
     #[error("has {given} of {fields}: write exactly one")]
     NotOne {

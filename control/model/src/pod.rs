@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use wire::IpProtocol;
 
@@ -153,9 +154,12 @@ impl fmt::Display for PodName {
     }
 }
 
-/// A checked pod.
+/// A checked pod. A copy is the same one: whoever keeps all pods of a cluster keeps them once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pod {
+pub struct Pod(Arc<Fields>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fields {
     name: PodName,
     labels: Labels,
     addresses: Box<[IpAddr]>,
@@ -200,53 +204,54 @@ impl Pod {
         let mut addresses = spec.addresses.clone();
         addresses.sort_unstable();
         addresses.dedup();
-        Ok(Self {
+        Ok(Self(Arc::new(Fields {
             name: PodName::new(&spec.namespace, &spec.name),
             labels: Labels::new(&spec.labels)?,
             addresses: addresses.into(),
             ports: ports.into(),
             node: spec.node_name.as_deref().map(Into::into),
             host_network: spec.host_network,
-        })
+        })))
     }
 
     /// Its namespace and name.
     pub fn name(&self) -> &PodName {
-        &self.name
+        &self.0.name
     }
 
     /// Its labels.
     pub fn labels(&self) -> &Labels {
-        &self.labels
+        &self.0.labels
     }
 
     /// Its addresses, sorted.
     pub fn addresses(&self) -> &[IpAddr] {
-        &self.addresses
+        &self.0.addresses
     }
 
-    /// The same pod at these addresses.
+    /// The same pod on this node and at these addresses.
     #[must_use]
-    pub fn at(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+    pub fn at(&self, node: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut addresses: Vec<_> = addresses.into_iter().collect();
         addresses.sort_unstable();
         addresses.dedup();
-        Self { addresses: addresses.into(), ..self.clone() }
+        let (addresses, node) = (addresses.into(), Some(node.into()));
+        Self(Arc::new(Fields { addresses, node, ..Fields::clone(&self.0) }))
     }
 
     /// Its ports that have names.
     pub fn named_ports(&self) -> &[NamedPort] {
-        &self.ports
+        &self.0.ports
     }
 
     /// The node that it is on.
     pub fn node(&self) -> Option<&str> {
-        self.node.as_deref()
+        self.0.node.as_deref()
     }
 
     /// It has its node's network.
     pub fn is_host_network(&self) -> bool {
-        self.host_network
+        self.0.host_network
     }
 }
 

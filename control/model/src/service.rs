@@ -33,6 +33,9 @@ pub struct ServiceSpec {
     /// Whether all connections of a client go to one endpoint.
     #[serde(default, skip_serializing_if = "SessionAffinity::is_none")]
     pub session_affinity: SessionAffinity,
+    /// For how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity_config: Option<SessionAffinityConfigSpec>,
     /// Addresses outside of the cluster that stand for it, too, where packets for them reach a node.
     #[serde(default, rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
     pub external_ips: Vec<IpAddr>,
@@ -91,9 +94,27 @@ pub enum SessionAffinity {
     /// Each connection by itself.
     #[default]
     None,
-    /// All of a client's address, while the endpoints stay.
+    /// All of a client's address, for a time, while the endpoint stays.
     #[serde(rename = "ClientIP")]
     ClientIp,
+}
+
+/// For how long clients are kept at one endpoint, as the API writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionAffinityConfigSpec {
+    /// Those that are kept by address.
+    #[serde(default, rename = "clientIP", skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<ClientIpConfigSpec>,
+}
+
+/// For how long clients are kept by address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClientIpConfigSpec {
+    /// Seconds from the client's last connection on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
 }
 
 impl SessionAffinity {
@@ -112,7 +133,8 @@ pub struct Service {
     ports: Vec<ServicePort>,
     selector: Option<Labels>,
     endpoints: Vec<IpAddr>,
-    affinity: SessionAffinity,
+    /// Seconds.
+    affinity_timeout_s: Option<u32>,
     external: Vec<IpAddr>,
     external_policy: TrafficPolicy,
     internal_policy: TrafficPolicy,
@@ -183,7 +205,7 @@ impl Service {
             ports: each("ports", &spec.ports, port)?,
             selector: Some(&spec.selector).filter(|it| !it.is_empty()).map(Labels::new).transpose()?,
             endpoints: spec.endpoints.clone(),
-            affinity: spec.session_affinity,
+            affinity_timeout_s: affinity_timeout_s(spec)?,
             external: spec.external_ips.iter().chain(&spec.load_balancer_ips).copied().collect(),
             external_policy: spec.external_traffic_policy,
             internal_policy: spec.internal_traffic_policy,
@@ -230,9 +252,9 @@ impl Service {
         &self.ports
     }
 
-    /// Whether all connections of a client go to one endpoint.
-    pub fn affinity(&self) -> SessionAffinity {
-        self.affinity
+    /// For how many seconds a client's next connection goes where its last one went; none: each goes by itself.
+    pub fn affinity_timeout_s(&self) -> Option<u32> {
+        self.affinity_timeout_s
     }
 
     /// Who serves `port`, of all `pods`.
@@ -267,6 +289,26 @@ impl ServicePort {
     }
 }
 
+/// The API's default, and its limits.
+fn affinity_timeout_s(spec: &ServiceSpec) -> Checked<Option<u32>> {
+    const DEFAULT_S: u32 = 3 * 3600;
+    const MAX_S: u32 = 86_400;
+    let given = spec.session_affinity_config.as_ref();
+    if spec.session_affinity.is_none() {
+        return match given {
+            Some(_) => Err(InvalidField::WithoutAffinity.of("sessionAffinityConfig")),
+            None => Ok(None),
+        };
+    }
+    let given = given.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    let timeout_s = given.unwrap_or(DEFAULT_S);
+    if !(1..=MAX_S).contains(&timeout_s) {
+        let field = "sessionAffinityConfig.clientIP.timeoutSeconds";
+        return Err(InvalidField::AffinityTimeout { seconds: timeout_s, most: MAX_S }.of(field));
+    }
+    Ok(Some(timeout_s))
+}
+
 fn port(spec: &ServicePortSpec) -> Checked<ServicePort> {
     let port = check_port("port", spec.port)?;
     let target = match &spec.target_port {
@@ -279,4 +321,43 @@ fn port(spec: &ServicePortSpec) -> Checked<ServicePort> {
     };
     let node_port = spec.node_port.map(|number| check_port("nodePort", number)).transpose()?;
     Ok(ServicePort { protocol: spec.protocol, port, node_port, target })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn affinity(rest: &str) -> Result<Option<u32>, String> {
+        let text = format!(
+            "{{namespace: shop, name: web, network: pods, clusterIPs: [172.30.0.10], ports: [{{port: 80}}], {rest}}}"
+        );
+        let spec: ServiceSpec = serde_yaml_ng::from_str(&text).map_err(|error| error.to_string())?;
+        let service = Service::new(&spec).map_err(|error| error.to_string())?;
+        Ok(service.affinity_timeout_s())
+    }
+
+    #[test]
+    fn affinity_lasts_as_long_as_the_api_says() {
+        let timeout = |seconds: &str| {
+            let config = format!("sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}");
+            affinity(&format!("sessionAffinity: ClientIP, {config}"))
+        };
+        assert_eq!((affinity(""), affinity("sessionAffinity: None")), (Ok(None), Ok(None)));
+        assert_eq!(affinity("sessionAffinity: ClientIP"), Ok(Some(10_800)));
+        assert_eq!(affinity("sessionAffinity: ClientIP, sessionAffinityConfig: {}"), Ok(Some(10_800)));
+        assert_eq!((timeout("1"), timeout("86400")), (Ok(Some(1)), Ok(Some(86_400))));
+        let error = "Service shop/web: sessionAffinityConfig.clientIP.timeoutSeconds: 86401 is no time to keep a client: \
+                     choose 1 to 86400 seconds";
+        assert_eq!(timeout("86401").unwrap_err(), error);
+        assert!(timeout("0").is_err() && timeout("-1").is_err());
+    }
+
+    #[test]
+    fn an_affinitys_time_without_affinity_is_refused() {
+        let error = affinity("sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}").unwrap_err();
+        assert_eq!(
+            error,
+            "Service shop/web: sessionAffinityConfig: is for sessionAffinity ClientIP: write that, or remove this"
+        );
+    }
 }

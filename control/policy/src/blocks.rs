@@ -3,11 +3,12 @@
 //! A block's address and its exceptions are all prefixes. The longest of them that has an address says of each block
 //! whether it has that address: an identity needs to know that one alone, not the blocks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use model::Block;
 
+use crate::hash::Map;
 use crate::objects::ObjectNo;
 
 /// All blocks in use.
@@ -15,7 +16,7 @@ use crate::objects::ObjectNo;
 pub(crate) struct Blocks {
     users: BTreeMap<Block, BTreeSet<ObjectNo>>,
     /// The prefixes, with how many blocks each is part of.
-    prefixes: HashMap<IpNet, usize>,
+    prefixes: Map<IpNet, usize>,
     /// The lengths of these, with how many have each: of IPv4, of IPv6.
     lengths: [BTreeMap<u8, usize>; 2],
     /// That came or went since the last look.
@@ -105,7 +106,7 @@ fn family(net: &IpNet) -> usize {
 }
 
 /// Takes one use away; true if it was the last.
-fn is_last(uses: &mut HashMap<IpNet, usize>, prefix: IpNet) -> bool {
+fn is_last(uses: &mut Map<IpNet, usize>, prefix: IpNet) -> bool {
     let Some(count) = uses.get_mut(&prefix) else { return false };
     *count -= 1;
     let is_last = *count == 0;

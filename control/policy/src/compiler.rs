@@ -1,6 +1,6 @@
 //! How does the world change, and what is the switch to be told of it?
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use model::{ClusterNetworkPolicy, Namespace, NetworkPolicy, Pod, PodName};
@@ -8,11 +8,11 @@ use vswitch::program::{IdentityNo, IdentitySpec, PolicyNo, PolicySpec, Prefix, S
 
 use crate::blocks::Blocks;
 use crate::groups::Groups;
-use crate::hash::NumberSet;
+use crate::hash::{Map, NumberSet, Set};
 use crate::identities::Identities;
 use crate::names::Names;
-use crate::objects::{Object, ObjectName, ObjectNo, Objects, Written};
-use crate::selectors::{Selectors, Use};
+use crate::objects::{ObjectName, ObjectNo, Objects, Written};
+use crate::selectors::Selectors;
 use crate::world::{PodNo, PodState, World};
 
 /// What happened to the world. An object that is put replaces the one of its name.
@@ -85,9 +85,9 @@ pub struct Compiler {
     pub(crate) groups: Groups,
     pub(crate) identities: Identities,
     /// Those of the prefixes themselves.
-    pub(crate) of_prefix: HashMap<IpNet, IdentityNo>,
+    pub(crate) of_prefix: Map<IpNet, IdentityNo>,
     /// What the switch has.
-    pub(crate) entries: HashMap<IpNet, IdentityNo>,
+    pub(crate) entries: Map<IpNet, IdentityNo>,
     pub(crate) pending: Pending,
 }
 
@@ -95,15 +95,15 @@ pub struct Compiler {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     /// Namespaces with other labels.
-    pub(crate) namespaces: HashSet<Box<str>>,
+    pub(crate) namespaces: Set<Box<str>>,
     /// Pods with other labels, or in such a namespace.
     pub(crate) unmatched: NumberSet<PodNo>,
     /// Pods whose facts or group may be others.
     pub(crate) pods: NumberSet<PodNo>,
     /// Policies that say something else, or select others.
     pub(crate) objects: BTreeSet<ObjectNo>,
-    /// Addresses whose identity may be another.
-    pub(crate) entries: BTreeSet<IpNet>,
+    /// Addresses whose identity may be another, perhaps several times.
+    pub(crate) entries: Vec<IpNet>,
     /// The policies that pods had before, where they have others now.
     pub(crate) before: BTreeMap<PodName, Option<PolicyNo>>,
 }
@@ -121,8 +121,8 @@ impl Compiler {
             names: Names::default(),
             groups: Groups::default(),
             identities: Identities::default(),
-            of_prefix: HashMap::new(),
-            entries: HashMap::new(),
+            of_prefix: Map::default(),
+            entries: Map::default(),
             pending: Pending::default(),
         }
     }
@@ -188,6 +188,8 @@ impl Compiler {
 
     fn put_pod(&mut self, pod: Pod) {
         let namespace = pod.name().namespace.clone();
+        // Before the one of that name leaves: a namespace does not sleep in between.
+        self.enter(&pod);
         let put = self.world.put_pod(pod);
         if let Some(before) = put.before {
             self.let_go(&before);
@@ -208,13 +210,14 @@ impl Compiler {
 
     /// Nobody has what a pod had.
     fn let_go(&mut self, state: &PodState) {
+        self.leave(&state.pod);
         state.identities.iter().for_each(|identity| self.identities.release(*identity));
         if let Some(policy) = state.policy {
             self.groups.leave(policy);
         }
         for address in state.pod.addresses() {
             let net = IpNet::from(*address);
-            self.pending.entries.insert(net);
+            self.pending.entries.push(net);
             self.pending.pods.extend(self.world.pods_in(&net));
         }
         if state.policy.is_some() {
@@ -228,31 +231,25 @@ impl Compiler {
         for address in state.pod.addresses() {
             let net = IpNet::from(*address);
             self.pending.pods.extend(self.world.pods_in(&net));
-            self.pending.entries.insert(net);
+            self.pending.entries.push(net);
         }
     }
 
     fn put_object(&mut self, written: Written) {
         let number = self.objects.number(written.name());
-        let subject = written.subject();
-        let mut groups = BTreeSet::new();
         self.deactivate(number);
-        if let Some(before) = self.objects.get_mut(number) {
-            groups = std::mem::take(&mut before.groups);
-            let choice = before.subject.clone();
-            self.selectors.remove(&choice, number, Use::Subject);
+        self.unselect(number);
+        if self.objects.put(number, written) {
+            self.select(number);
         }
-        self.selectors.add(&subject, number, Use::Subject);
-        self.objects.insert(number, Object { written, subject, groups, is_active: false });
         self.pending.objects.insert(number);
     }
 
     fn delete_object(&mut self, name: &ObjectName) {
         let Some(number) = self.objects.find(name) else { return };
         self.deactivate(number);
-        if let Some((_, object)) = self.objects.remove(name) {
-            self.selectors.remove(&object.subject, number, Use::Subject);
-        }
+        self.unselect(number);
+        self.objects.remove(name);
     }
 }
 

@@ -1,8 +1,11 @@
-//! How are numbers hashed that nobody chose but we? By a multiplication: no one can make them collide on purpose.
+//! How are keys hashed? Numbers that nobody chose but we by a multiplication: no one can make them collide on purpose. What
+//! people chose with a key that nobody knows.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
+pub(crate) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+pub(crate) type Set<K> = HashSet<K, foldhash::fast::RandomState>;
 pub(crate) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 pub(crate) type NumberSet<K> = HashSet<K, BuildHasherDefault<NumberHasher>>;
 

@@ -1,11 +1,12 @@
 //! Which addresses cannot be told apart by any rule? Those of which the same facts hold: they have one identity.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use model::Protocol;
 use vswitch::program::IdentityNo;
 
+use crate::hash::Set;
 use crate::names::NameNo;
 use crate::numbers::Numbers;
 use crate::selectors::SelectorNo;
@@ -28,7 +29,7 @@ pub(crate) struct Identities {
     /// Sorted.
     by_fact: BTreeMap<Fact, Vec<IdentityNo>>,
     /// The facts of identities that came or went since the last look.
-    pub(crate) touched: HashSet<Fact>,
+    pub(crate) touched: Set<Fact>,
 }
 
 impl Identities {

@@ -1,13 +1,13 @@
 //! Which selectors may match some labels? Those that are filed under one of them, without asking the others.
 
-use std::collections::HashMap;
-
 use model::{Asked, LabelSelector, Labels};
+
+use crate::hash::Map;
 
 /// Selectors, each filed under something that it cannot match without.
 #[derive(Debug)]
 pub(crate) struct LabelIndex<T> {
-    by_key: HashMap<Box<str>, OfKey<T>>,
+    by_key: Map<Box<str>, OfKey<T>>,
     /// Those that need no label.
     others: Vec<T>,
 }
@@ -15,7 +15,7 @@ pub(crate) struct LabelIndex<T> {
 #[derive(Debug)]
 struct OfKey<T> {
     any: Vec<T>,
-    by_value: HashMap<Box<str>, Vec<T>>,
+    by_value: Map<Box<str>, Vec<T>>,
 }
 
 /// Where a selector is filed.
@@ -27,13 +27,13 @@ enum Place<'a> {
 
 impl<T> Default for LabelIndex<T> {
     fn default() -> Self {
-        Self { by_key: HashMap::new(), others: Vec::new() }
+        Self { by_key: Map::default(), others: Vec::new() }
     }
 }
 
 impl<T> Default for OfKey<T> {
     fn default() -> Self {
-        Self { any: Vec::new(), by_value: HashMap::new() }
+        Self { any: Vec::new(), by_value: Map::default() }
     }
 }
 

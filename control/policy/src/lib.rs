@@ -14,7 +14,7 @@
 //!         -> their peers' selectors matched -> facts -> identities -> policies that name these
 //! ```
 //!
-//! - `selectors`, `label_index`: who matches what. `blocks`: prefixes. `names`: ports by name.
+//! - `awake`: whose subjects count. `selectors`, `label_index`: who matches what. `blocks`: prefixes. `names`: ports by name.
 //! - `world`: namespaces, pods, addresses. `objects`: the policies that were written.
 //! - `groups`, `identities`: the two kinds of number that the switch knows; `numbers`: how they are given.
 //! - `matching`, `settle`: the steps; `rules`: the result.
@@ -22,6 +22,7 @@
 //! **Invariant:** what is compiled depends on the world alone, not on the way to it, but for the numbers.
 //! **Invariant:** a number stands for one meaning while anybody has it; the next meaning gets another.
 #![forbid(unsafe_code)]
+mod awake;
 mod blocks;
 mod compiler;
 mod groups;

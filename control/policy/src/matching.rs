@@ -1,10 +1,9 @@
 //! Who matches what now? Labels that changed against all selectors, and all labels against selectors that are new.
 
-use std::collections::HashSet;
-
 use crate::compiler::Compiler;
-use crate::hash::NumberSet;
+use crate::hash::{NumberSet, Set};
 use crate::selectors::{NamespaceSelectorNo, News, Scope, SelectorNo};
+use crate::settle::in_order;
 use crate::world::PodNo;
 
 impl Compiler {
@@ -67,7 +66,7 @@ impl Compiler {
 
     /// The namespaces with pods that new or touched selectors may be about.
     fn concerned(&self, news: &News) -> Vec<Box<str>> {
-        let mut named: HashSet<Box<str>> = news.pods.named.keys().cloned().collect();
+        let mut named: Set<Box<str>> = news.pods.named.keys().cloned().collect();
         let mut matching: NumberSet<NamespaceSelectorNo> = news.pods.matching.keys().copied().collect();
         for selector in &news.touched {
             match self.selectors.scope(*selector) {
@@ -88,11 +87,12 @@ impl Compiler {
     }
 
     fn match_pending(&mut self) {
-        for number in std::mem::take(&mut self.pending.unmatched) {
-            let Some(state) = self.world.pod_mut(number) else { continue };
-            let (name, labels) = (state.pod.name().namespace.clone(), state.pod.labels().clone());
-            let Some(namespace) = self.world.namespaces.get(&name) else { continue };
-            let mut matched = self.selectors.matching((&name, &namespace.matched), &labels, None);
+        for number in in_order(&std::mem::take(&mut self.pending.unmatched)) {
+            let Some(state) = self.world.pod(number) else { continue };
+            let name = &state.pod.name().namespace;
+            let Some(namespace) = self.world.namespaces.get(name) else { continue };
+            let of_pod = (&**name, &*namespace.matched);
+            let mut matched = self.selectors.matching(of_pod, state.pod.labels(), None);
             matched.sort_unstable();
             if let Some(state) = self.world.pod_mut(number) {
                 state.matched = matched;

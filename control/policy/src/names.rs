@@ -1,7 +1,8 @@
 //! Which ports do egress rules name? A name is a number of its own at each pod that they are about.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
+use crate::hash::Map;
 use crate::objects::ObjectNo;
 
 /// A name for ports.
@@ -11,8 +12,8 @@ pub(crate) struct NameNo(u32);
 /// All names in use.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    numbers: HashMap<Box<str>, NameNo>,
-    users: HashMap<NameNo, BTreeSet<ObjectNo>>,
+    numbers: Map<Box<str>, NameNo>,
+    users: Map<NameNo, BTreeSet<ObjectNo>>,
     next: u32,
     /// That came into use, or out of it, since the last look.
     pub(crate) touched: BTreeSet<Box<str>>,

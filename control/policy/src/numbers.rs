@@ -1,15 +1,14 @@
 //! Which number stands for a meaning? One, while anybody uses it.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::hash::NumberMap;
+use crate::hash::{Map, NumberMap};
 
 /// Meanings and their numbers, with how often each is used.
 #[derive(Debug)]
 pub(crate) struct Numbers<K> {
-    by_meaning: HashMap<Arc<K>, u32>,
+    by_meaning: Map<Arc<K>, u32>,
     by_number: NumberMap<u32, Entry<K>>,
     next: u32,
     /// Perhaps without a use.
@@ -24,7 +23,7 @@ struct Entry<K> {
 
 impl<K> Default for Numbers<K> {
     fn default() -> Self {
-        Self { by_meaning: HashMap::new(), by_number: NumberMap::default(), next: 1, idle: Vec::new() }
+        Self { by_meaning: Map::default(), by_number: NumberMap::default(), next: 1, idle: Vec::new() }
     }
 }
 

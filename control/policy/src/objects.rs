@@ -1,9 +1,12 @@
 //! Which policies were written? Both kinds as one: a place in the order, a subject, rules of each direction.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use model::{ClusterNetworkPolicy, NetworkPolicy, Peer, PodChoice, PortMatch, Rule, Tier};
 use vswitch::program::PolicyNo;
+
+use crate::hash::{Map, NumberMap};
+use crate::selectors::SelectorNo;
 
 /// A policy that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,7 +44,8 @@ pub(crate) enum Direction {
 #[derive(Debug)]
 pub(crate) struct Object {
     pub(crate) written: Written,
-    pub(crate) subject: PodChoice,
+    /// What it selects, while it is awake.
+    pub(crate) subject: Option<SelectorNo>,
     /// The groups that it selects; none: it says nothing.
     pub(crate) groups: BTreeSet<PolicyNo>,
     /// Its peers are selectors, blocks and names in use.
@@ -51,9 +55,17 @@ pub(crate) struct Object {
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
-    numbers: HashMap<ObjectName, ObjectNo>,
-    of_number: BTreeMap<ObjectNo, Object>,
+    numbers: Map<ObjectName, ObjectNo>,
+    of_number: NumberMap<ObjectNo, Object>,
+    of_namespace: Map<Box<str>, OfNamespace>,
     next: u32,
+}
+
+/// The policies of a namespace, which are awake while a wanted pod is there.
+#[derive(Debug, Default)]
+struct OfNamespace {
+    objects: BTreeSet<ObjectNo>,
+    wanted_pods: usize,
 }
 
 impl Written {
@@ -153,12 +165,54 @@ impl Objects {
         self.of_number.get_mut(&number)
     }
 
-    pub(crate) fn insert(&mut self, number: ObjectNo, object: Object) {
-        self.of_number.insert(number, object);
+    /// Puts a policy in the place of the one before it, if there was one; true if it is awake.
+    pub(crate) fn put(&mut self, number: ObjectNo, written: Written) -> bool {
+        let is_awake = match &written {
+            Written::Network(it) => {
+                let of_namespace = self.of_namespace.entry(it.namespace().into()).or_default();
+                of_namespace.objects.insert(number);
+                of_namespace.wanted_pods > 0
+            }
+            Written::Cluster(_) => true,
+        };
+        let groups = self.of_number.remove(&number).map(|before| before.groups).unwrap_or_default();
+        self.of_number.insert(number, Object { written, subject: None, groups, is_active: false });
+        is_awake
     }
 
-    pub(crate) fn remove(&mut self, name: &ObjectName) -> Option<(ObjectNo, Object)> {
-        let number = self.numbers.remove(name)?;
-        Some((number, self.of_number.remove(&number)?))
+    pub(crate) fn remove(&mut self, name: &ObjectName) {
+        let Some(number) = self.numbers.remove(name) else { return };
+        self.of_number.remove(&number);
+        if let ObjectName::Network(namespace, _) = name
+            && let Some(of_namespace) = self.of_namespace.get_mut(namespace)
+        {
+            of_namespace.objects.remove(&number);
+            self.forget(namespace);
+        }
+    }
+
+    /// A wanted pod is in a namespace: who wakes.
+    pub(crate) fn enter(&mut self, namespace: &str) -> Vec<ObjectNo> {
+        let of_namespace = self.of_namespace.entry(namespace.into()).or_default();
+        of_namespace.wanted_pods += 1;
+        let is_first = of_namespace.wanted_pods == 1;
+        of_namespace.objects.iter().copied().filter(|_| is_first).collect()
+    }
+
+    /// A wanted pod is gone: who goes to sleep.
+    pub(crate) fn leave(&mut self, namespace: &str) -> Vec<ObjectNo> {
+        let Some(of_namespace) = self.of_namespace.get_mut(namespace) else { return Vec::new() };
+        of_namespace.wanted_pods -= 1;
+        let was_last = of_namespace.wanted_pods == 0;
+        let asleep = of_namespace.objects.iter().copied().filter(|_| was_last).collect();
+        self.forget(namespace);
+        asleep
+    }
+
+    /// Forgets a namespace that nobody speaks of.
+    fn forget(&mut self, namespace: &str) {
+        if self.of_namespace.get(namespace).is_some_and(|it| it.objects.is_empty() && it.wanted_pods == 0) {
+            self.of_namespace.remove(namespace);
+        }
     }
 }

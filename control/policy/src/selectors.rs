@@ -1,11 +1,11 @@
 //! Which choices of pods do policies make, and who makes each?
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::{LabelSelector, Labels, NamespaceChoice, PodChoice};
 
-use crate::hash::{NumberMap, NumberSet};
+use crate::hash::{Map, NumberMap, NumberSet};
 use crate::label_index::LabelIndex;
 use crate::numbers::Numbers;
 use crate::objects::ObjectNo;
@@ -42,7 +42,7 @@ pub(crate) struct News {
 /// Choices of pods by what they choose of namespaces.
 #[derive(Debug, Default)]
 pub(crate) struct Scoped {
-    pub(crate) named: HashMap<Box<str>, LabelIndex<SelectorNo>>,
+    pub(crate) named: Map<Box<str>, LabelIndex<SelectorNo>>,
     pub(crate) matching: NumberMap<NamespaceSelectorNo, LabelIndex<SelectorNo>>,
 }
 
@@ -112,8 +112,7 @@ impl Selectors {
     }
 
     /// `object` no longer makes this choice. It stands until the next [`Selectors::sweep`].
-    pub(crate) fn remove(&mut self, choice: &PodChoice, object: ObjectNo, of: Use) {
-        let Some(number) = self.find(choice) else { return };
+    pub(crate) fn remove(&mut self, number: SelectorNo, object: ObjectNo, of: Use) {
         let Some(selector) = self.of_number.get_mut(&number) else { return };
         if selector.users(of).remove(&object) && (of == Use::Subject || selector.peer_of.is_empty()) {
             self.news.touched.insert(number);

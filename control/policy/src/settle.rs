@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use model::{NamedPort, Peer, PortMatch};
 use vswitch::program::IdentityNo;
 
-use crate::compiler::{Changed, Compiler, Span, prefix};
+use crate::compiler::{Changed, Compiler, prefix};
 use crate::groups::Group;
 use crate::hash::NumberSet;
 use crate::identities::Fact;
@@ -31,8 +31,7 @@ impl Compiler {
 
     /// Puts pods into the groups that they are of now.
     fn group(&mut self, changed: &mut Changed) {
-        let pods: Vec<PodNo> = self.pending.pods.iter().copied().collect();
-        for number in pods {
+        for number in in_order(&self.pending.pods) {
             let Some(state) = self.world.pod(number) else { continue };
             let (group, before) = (self.group_of(state), state.policy);
             let policy = group.map(|group| self.join(group));
@@ -76,9 +75,7 @@ impl Compiler {
 
     /// The group of a pod, if any policy selects it and it is wanted.
     fn group_of(&self, state: &PodState) -> Option<Group> {
-        if let Span::Node(node) = &self.span
-            && state.pod.node() != Some(node)
-        {
+        if !self.wants(&state.pod) {
             return None;
         }
         let mut objects: Vec<ObjectNo> =
@@ -131,7 +128,11 @@ impl Compiler {
         let Some(object) = self.objects.get(number) else { return };
         for peer in object.written.peers() {
             match peer {
-                Peer::Pods(choice) => self.selectors.remove(choice, number, Use::Peer),
+                Peer::Pods(choice) => {
+                    if let Some(selector) = self.selectors.find(choice) {
+                        self.selectors.remove(selector, number, Use::Peer);
+                    }
+                }
                 Peer::Block(block) => self.blocks.remove(block, number),
             }
         }
@@ -149,7 +150,7 @@ impl Compiler {
                 self.of_prefix.insert(net, identity);
             }
             self.identities.release(before);
-            self.pending.entries.insert(net);
+            self.pending.entries.push(net);
         }
         let names = std::mem::take(&mut self.names.touched);
         if !names.is_empty() {
@@ -178,7 +179,7 @@ impl Compiler {
 
     /// Gives the addresses of pods the identities that they have now.
     fn identify(&mut self) {
-        for number in std::mem::take(&mut self.pending.pods) {
+        for number in in_order(&std::mem::take(&mut self.pending.pods)) {
             let Some(state) = self.world.pod(number) else { continue };
             let (shared, before) = (self.facts(state), state.identities.clone());
             let nets: Vec<IpNet> =
@@ -193,7 +194,7 @@ impl Compiler {
             for ((net, before), now) in nets.iter().zip(before).zip(&now) {
                 self.identities.release(before);
                 if before != *now {
-                    self.pending.entries.insert(*net);
+                    self.pending.entries.push(*net);
                 }
             }
             if let Some(state) = self.world.pod_mut(number) {
@@ -233,7 +234,10 @@ impl Compiler {
 
     /// What the switch has to be told.
     fn tell(&mut self, mut changed: Changed) -> Changed {
-        for net in std::mem::take(&mut self.pending.entries) {
+        let mut entries = std::mem::take(&mut self.pending.entries);
+        entries.sort_unstable();
+        entries.dedup();
+        for net in entries {
             let now = self.identity_of(net);
             let before = match now {
                 Some(identity) => self.entries.insert(net, identity),
@@ -267,6 +271,13 @@ impl Compiler {
         let at = state.pod.addresses().iter().position(|address| *address == net.addr())?;
         state.identities[at]
     }
+}
+
+/// Pods as they lie in memory, which is faster than in any other order where they are many.
+pub(crate) fn in_order(pods: &NumberSet<PodNo>) -> Vec<PodNo> {
+    let mut pods: Vec<_> = pods.iter().copied().collect();
+    pods.sort_unstable();
+    pods
 }
 
 /// The names of ports in a policy's egress rules.

@@ -1,12 +1,13 @@
 //! Who is there? Namespaces and pods, with what was found out of each.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use model::{Labels, Namespace, Pod, PodName};
 use vswitch::program::{IdentityNo, PolicyNo};
 
+use crate::hash::Map;
 use crate::selectors::{NamespaceSelectorNo, SelectorNo};
 
 /// A pod; the number is another's when it is gone.
@@ -16,8 +17,8 @@ pub(crate) struct PodNo(u32);
 /// All namespaces and pods.
 #[derive(Debug, Default)]
 pub(crate) struct World {
-    pub(crate) namespaces: HashMap<Box<str>, NamespaceState>,
-    numbers: HashMap<PodName, PodNo>,
+    pub(crate) namespaces: Map<Box<str>, NamespaceState>,
+    numbers: Map<PodName, PodNo>,
     pods: Vec<Option<PodState>>,
     free: Vec<PodNo>,
     /// Who has which address; several only while one takes it over from another.

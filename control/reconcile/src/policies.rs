@@ -2,7 +2,8 @@
 //! the switch has to be told.
 //!
 //! Policies are about the pods of networks that say `policies: true`, all of one scope. A pod's labels are the files'; its
-//! addresses are those that the files list, and those of its attachments on such networks.
+//! addresses are those that the files list, and those of its attachments on such networks. Only the policies of pods that are
+//! attached here are compiled: each node asks those of its own pods, about what they begin and what is begun with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +16,10 @@ use vswitch::program::{IdentitySpec, NetworkNo, PolicyNo, PolicySpec, RouterNo, 
 use crate::desired::{Desired, Known};
 use crate::program::router_of;
 use crate::record::Attachment;
+
+/// What the node of the pods that are attached here is called in here, whatever files call it: those have ports, and no others.
+/// It is no node's name, so that a pod that a file says is here has no policy before it is attached.
+const HERE: &str = "";
 
 /// Pods, by name.
 pub(crate) type Pods = BTreeMap<PodName, Pod>;
@@ -45,7 +50,7 @@ impl Policies {
         let scope = scope(desired);
         if scope != self.compiler.as_ref().map(|(scope, _)| *scope) {
             *self = Self::default();
-            self.compiler = scope.map(|scope| (scope, Compiler::new(scope, Span::Everywhere)));
+            self.compiler = scope.map(|scope| (scope, Compiler::new(scope, Span::Node(HERE.to_owned()))));
             self.take(desired, pods);
             return None;
         }
@@ -127,7 +132,7 @@ pub(crate) fn pods(desired: &Desired) -> Pods {
         let known = pods.get(&name).cloned().or_else(|| unwritten(&name));
         if let Some(pod) = known {
             let all = pod.addresses().iter().copied().chain(own);
-            pods.insert(name, pod.at(all.collect::<Vec<_>>()));
+            pods.insert(name, pod.at(HERE, all.collect::<Vec<_>>()));
         }
     }
     pods

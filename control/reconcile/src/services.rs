@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use model::{ObjectName, Protocol, Service, ServicePort, SessionAffinity, TrafficPolicy};
+use model::{ObjectName, Protocol, Service, ServicePort, TrafficPolicy};
 use vswitch::program::{Affinity, EndpointSpec, FrontendSpec, Scope, ServiceNo, ServiceSpec};
 
 use crate::desired::Desired;
@@ -90,10 +90,9 @@ impl Services {
             endpoints: serving
                 .map(|(address, port)| EndpointSpec { address: *address, port: *port })
                 .collect(),
-            affinity: match service.affinity() {
-                SessionAffinity::None => Affinity::None,
-                SessionAffinity::ClientIp => Affinity::ClientIp,
-            },
+            affinity: service
+                .affinity_timeout_s()
+                .map_or(Affinity::None, |timeout_s| Affinity::ClientIp { timeout_s }),
         }
     }
 }

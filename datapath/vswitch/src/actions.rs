@@ -3,7 +3,7 @@
 use frame::{Burst, DropReason};
 use wire::ethernet;
 
-use crate::conntrack::Handle;
+use crate::conntrack::{Handle, Vacancy};
 use crate::gateway::Answer;
 use crate::outputs::{Egress, Outputs, pop_tag};
 use crate::parse::Packet;
@@ -28,6 +28,8 @@ pub(crate) struct Actions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     Drop(DropReason),
+    /// Dropped by a policy, as long as no connection that it is of begins.
+    Deny(Vacancy),
     Port {
         port: PortNo,
         tagged: bool,
@@ -53,6 +55,21 @@ impl Actions {
     /// Of a frame in no VLAN, as it is.
     pub(crate) fn to(output: Output) -> Self {
         Self { strip: false, vlan: 0, output, connection: None, translate: false }
+    }
+
+    /// True if it holds only as long as something about the packet's connection does: whoever has it cached asks.
+    #[inline(always)]
+    pub(crate) fn asks_connections(&self) -> bool {
+        self.connection.is_some() || matches!(self.output, Output::Deny(_))
+    }
+
+    /// Why the frame goes nowhere.
+    pub(crate) fn drop_reason(&self) -> Option<DropReason> {
+        match self.output {
+            Output::Drop(reason) => Some(reason),
+            Output::Deny(_) => Some(DropReason::PolicyDenied),
+            _ => None,
+        }
     }
 
     /// The shape in which `packet` leaves by a port that wants frames tagged, or does not, and has this MTU.
@@ -82,7 +99,7 @@ impl Actions {
             Some(tunnel) => each(program.uplink(), offer_tunnel(packet, tunnel, mtu_bytes)),
         };
         match self.output {
-            Output::Drop(_) => {}
+            Output::Drop(_) | Output::Deny(_) => {}
             Output::Answer(_) => {
                 let (port, egress) = origin.back(program);
                 each(port, Ok(egress));
@@ -131,6 +148,7 @@ impl Actions {
                 Err(reason) => report.drops.add(reason, 1),
             },
             Output::Drop(reason) => report.drops.add(reason, 1),
+            Output::Deny(_) => report.drops.add(DropReason::PolicyDenied, 1),
             Output::Flood { .. } | Output::Tunnel(_) => {
                 self.send_each(frame, (packet, origin), program, (out, report));
             }

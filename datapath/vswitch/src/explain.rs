@@ -137,7 +137,7 @@ impl Explanation {
         (scene, packet): (&Scene<'_>, &Packet),
         burst: &mut Burst,
     ) {
-        if let Output::Drop(reason) = actions.output {
+        if let Some(reason) = actions.drop_reason() {
             return self.end(reason);
         }
         let program = scene.program;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use frame::DropReason;
 use wire::{EtherType, IpProtocol};
 
 use crate::actions::Output;
@@ -50,6 +51,9 @@ impl Switch {
 fn describe_actions(entry: &Entry, program: &Program) -> String {
     let mut words = match entry.actions.output {
         Output::Drop(reason) => return format!("drop: {}", reason.label()),
+        Output::Deny(_) => {
+            return format!("drop: {}, while no connection has it", DropReason::PolicyDenied.label());
+        }
         Output::Port { port, .. } => format!("to port {}", port.0),
         Output::Tunnel(tunnel) => format!("to node {}", program.node_name(tunnel.node)),
         Output::Route(hop) => match program.hop(hop).map(|hop| (hop, hop.tunnel)) {

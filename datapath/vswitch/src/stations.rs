@@ -25,6 +25,7 @@ use wire::MacAddr;
 
 use crate::conntrack::{Connections, Timeouts};
 use crate::program::{Network, NetworkNo, NodeNo, Port, PortNo, Program, VlanId};
+use crate::service::Affinities;
 use crate::time::Now;
 
 /// Learned stations that a datapath holds at most.
@@ -50,6 +51,8 @@ pub struct Shared {
     table: Mutex<Table>,
     /// The connections that policies are asked about.
     connections: Arc<Connections>,
+    /// Where clients go that services keep at one endpoint.
+    affinities: Affinities,
 }
 
 /// A station that a port lists or that was learned.
@@ -189,6 +192,7 @@ impl Shared {
             hasher: RandomState::new(),
             table: Mutex::default(),
             connections: Connections::new(connections, Timeouts::default()),
+            affinities: Affinities::default(),
         })
     }
 
@@ -196,6 +200,11 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// Where clients go that services keep at one endpoint.
+    pub(crate) fn affinities(&self) -> &Affinities {
+        &self.affinities
     }
 
     /// Every learned station. Locks in short steps: a dump delays no worker for long, and may miss what changes

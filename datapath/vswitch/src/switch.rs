@@ -160,6 +160,10 @@ impl Switch {
         self.cache.sweep(now, budget);
         self.shared.sweep(&self.program, now, budget);
         self.shared.connections().sweep(now, budget);
+        let services = self.program.services();
+        self.shared.affinities().sweep(budget, |kept| {
+            services.of(kept.service).is_none_or(|service| !service.keeps(&kept.endpoint, kept.used, now))
+        });
     }
 }
 
@@ -365,14 +369,9 @@ impl Mixed<'_> {
             return self.derive(burst, frame, report);
         };
         let actions = *actions;
-        if let Some(connection) = actions.connection {
-            let Observed::Flow(_, transport) =
-                sight(&self.packets[frame], burst, frame).observe(self.scene.zone())
-            else {
-                return self.derive(burst, frame, report);
-            };
-            match self.scene.shared.connections().advance(connection, &transport, self.scene.now) {
-                Ok(_) => {}
+        if actions.asks_connections() {
+            match self.ask_connections(&actions, burst, frame) {
+                Ok(()) => {}
                 Err(Fault::Gone) => return self.derive(burst, frame, report),
                 Err(Fault::Invalid) => return Actions::drop(DropReason::OutOfState),
             }
@@ -387,6 +386,23 @@ impl Mixed<'_> {
             self.cache.learn_habit(&self.packets[frame], bytes);
         }
         actions
+    }
+
+    /// What the connection of frame `frame` says about the cached decision `actions`: [`Fault::Gone`] if the pipeline is to
+    /// decide anew.
+    #[inline(always)]
+    fn ask_connections(&self, actions: &Actions, burst: &Burst, frame: usize) -> Result<(), Fault> {
+        let connections = self.scene.shared.connections();
+        let Observed::Flow(_, transport) =
+            sight(&self.packets[frame], burst, frame).observe(self.scene.zone())
+        else {
+            return Err(Fault::Gone);
+        };
+        if let Output::Deny(vacancy) = actions.output {
+            return connections.is_vacant(vacancy).then_some(()).ok_or(Fault::Gone);
+        }
+        let Some(connection) = actions.connection else { return Ok(()) };
+        connections.advance(connection, &transport, self.scene.now).map(drop)
     }
 
     /// The slow path: the pipeline decides, and the cache keeps the decision if it is not the frame's alone.

@@ -197,7 +197,7 @@ fn service(at: u32, endpoints: u32) -> api::Service {
         scope: Some(api::service::Scope::Router(ROUTER)),
         frontends: vec![api::Frontend { address: address(30, at).to_string(), protocol: 6, port: 80 }],
         endpoints: (0..endpoints).map(endpoint).collect(),
-        client_ip_affinity: false,
+        affinity_timeout_s: 0,
     }
 }
 

@@ -154,7 +154,7 @@ fn service(port: u16) -> api::Service {
         scope: Some(api::service::Scope::Router(ROUTER)),
         frontends: vec![frontend],
         endpoints: vec![api::Endpoint { address: SERVER.to_string(), port: port.into() }],
-        client_ip_affinity: false,
+        affinity_timeout_s: 0,
     }
 }
 

@@ -38,15 +38,14 @@ fn main() {
         |at: usize, otherwise| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (pods, policies) = (number(0, 100_000), number(1, 75_000));
     let span = arguments.get(2).map_or(Span::Everywhere, |node| Span::Node(node.clone()));
-    let world = world(pods, policies);
     println!("{pods} pods of {} namespaces on {NODES} nodes, {policies} policies", pods / PODS_PER_NAMESPACE);
     println!("{span:?}");
-    run(&world, span, pods, policies);
+    run(span, pods, policies);
 }
 
-fn run(world: &[Change], span: Span, pods: usize, policies: usize) {
+fn run(span: Span, pods: usize, policies: usize) {
     let before_kib = resident_kib();
-    let changes = world.to_vec();
+    let changes = world(pods, policies);
     let mut compiler = Compiler::new(Scope::Router(RouterNo(1)), span);
     let start = now();
     let changed = compiler.apply(changes);
@@ -60,7 +59,7 @@ fn run(world: &[Change], span: Span, pods: usize, policies: usize) {
     );
     println!("  {identities} addresses of {} identities", compiler.identity_count());
     drop(changed);
-    println!("  memory: {} MiB more than before", resident_kib().saturating_sub(before_kib) / 1024);
+    println!("  memory: {} MiB, the objects among it", resident_kib().saturating_sub(before_kib) / 1024);
     let mut dice = Dice(7);
     measure("a pod comes, goes or is relabelled", &mut compiler, |_| pod_change(&mut dice, pods));
     let mut dice = Dice(8);

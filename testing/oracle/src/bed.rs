@@ -98,6 +98,21 @@ impl Bed {
         Some(arrived)
     }
 
+    /// [`crate::Trial::turns`].
+    pub(crate) fn turns(&mut self, world: &World, question: &Question) -> Option<[bool; 3]> {
+        let attempt = Attempt { question, client_port: self.client_port() };
+        let (client, server) = (question.client, question.server);
+        self.arrives(world, client, server, &attempt)?;
+        let again = self.arrives(world, client, server, &attempt)?;
+        let turned = self.arrives(world, server, client, &attempt)?;
+        Some([again, turned, self.arrives(world, client, server, &attempt)?])
+    }
+
+    /// The port that the last client began from.
+    pub(crate) fn last_client_port(&self) -> u16 {
+        self.next_client_port
+    }
+
     /// Connections that were made, with the clients' ports.
     pub(crate) fn connections(&self) -> Vec<(Question, u16)> {
         self.connections.clone()

@@ -89,7 +89,30 @@ impl Trial {
             self.show()
         );
         self.ask_node(question);
+        if !naive.allowed && question.protocol == Some(Protocol::Udp) {
+            self.ask_turned(question);
+        }
         naive
+    }
+
+    /// For what is denied by datagram: whether the packet arrives when it comes again, whether the one does that the server begins
+    /// the other way round, and whether the client's does then.
+    pub fn turns(&mut self, question: &Question) -> Option<[bool; 3]> {
+        self.bed.turns(&self.world, question)
+    }
+
+    /// What is denied by datagram stays denied, from the caches too, until the server begins the connection of which it is an answer.
+    fn ask_turned(&mut self, question: &Question) {
+        let Some([again, turned, answer]) = self.turns(question) else { return };
+        let port = self.bed.last_client_port();
+        let other = Question { client: question.server, server: question.client, port, ..*question };
+        let allowed = naive::ask(&self.world, &other).allowed;
+        assert_eq!(
+            [again, turned, answer],
+            [false, allowed, allowed],
+            "{question}, then {other}\n{}",
+            self.show()
+        );
     }
 
     /// What the node knows of its own pods' policies is what is known of all.

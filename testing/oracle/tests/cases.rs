@@ -1,6 +1,7 @@
 //! Cases that say what they expect: what the policies mean naively, what was compiled and what the switch does is that.
 
-use oracle::{Case, Trial, cases, tier_cases};
+use model::{NetworkPolicySpec, PolicyType, Protocol};
+use oracle::{Case, Question, Trial, cases, standard, tier_cases};
 
 fn check(case: &Case) {
     let mut trial = Trial::new(&case.world());
@@ -25,4 +26,22 @@ fn kubernetes_suite_has_all_its_cases_and_everybody_answers_as_it_expects() {
 #[test]
 fn tiers_and_priorities_are_as_the_api_says() {
     tier_cases().iter().for_each(check);
+}
+
+#[test]
+fn what_is_denied_is_an_answer_once_the_other_end_begins() {
+    let mute = NetworkPolicySpec {
+        namespace: "x".into(),
+        name: "mute".into(),
+        policy_types: vec![PolicyType::Egress],
+        ..NetworkPolicySpec::default()
+    };
+    let mut world = standard(&["x/a", "y/b"]);
+    world.policies.push(mute);
+    let mut trial = Trial::new(&world);
+    let [client, server] = [[10, 1, 0, 1], [10, 2, 0, 2]].map(Into::into);
+    let question = Question { client, server, protocol: Some(Protocol::Udp), port: 80 };
+    assert!(!trial.ask(&question).allowed);
+    assert_eq!(trial.turns(&question), Some([false, true, true]));
+    assert!(!trial.ask(&question).allowed, "it may begin none all the same");
 }

@@ -66,8 +66,32 @@ proptest! {
 #[test]
 fn clients_that_are_kept_together_are_not_all_at_one_endpoint() {
     let mut trial = Trial::default();
-    trial.apply(&Step::Put(service(endpoints(NUMBER), Affinity::ClientIp)));
+    trial.apply(&Step::Put(service(endpoints(NUMBER), Affinity::ClientIp { timeout_s: 10_800 })));
     assert!(shares(&mut trial, 20).len() > 1);
+}
+
+#[test]
+fn clients_that_are_kept_together_stay_where_they_are_while_endpoints_come_and_others_go() {
+    let affinity = Affinity::ClientIp { timeout_s: 60 };
+    let all = endpoints(NUMBER);
+    let first = Question { client: Pod(0), to: frontends(NUMBER)[0] };
+    let mut trial = Trial::default();
+    trial.apply(&Step::Put(service(all[..2].to_vec(), affinity)));
+    let home = trial.connect(&first).unwrap();
+    // The trial holds each connection to where the one before it went.
+    for count in 2..=all.len() {
+        let mut serving = all[..count].to_vec();
+        serving.retain(|it| all[..2].contains(it) || count % 2 == 0 || *it == all[count - 1]);
+        trial.apply(&Step::Put(service(serving, affinity)));
+        assert_eq!(trial.connect(&first), Some(home));
+        trial.apply(&Step::Pass(50));
+    }
+    let others: Vec<_> = all.iter().filter(|it| **it != home).copied().collect();
+    trial.apply(&Step::Put(service(others.clone(), affinity)));
+    let next = trial.connect(&first).unwrap();
+    assert!(others.contains(&next), "its endpoint has gone");
+    trial.apply(&Step::Put(service(all, affinity)));
+    assert_eq!(trial.connect(&first), Some(next), "and is not the one that keeps it when it comes back");
 }
 
 #[test]

@@ -69,7 +69,10 @@ pub(super) fn service(spec: &ServiceSpec) -> proto::Service {
         scope: Some(scope),
         frontends: spec.frontends.iter().map(frontend).collect(),
         endpoints: spec.endpoints.iter().map(endpoint).collect(),
-        client_ip_affinity: spec.affinity == Affinity::ClientIp,
+        affinity_timeout_s: match spec.affinity {
+            Affinity::None => 0,
+            Affinity::ClientIp { timeout_s } => timeout_s,
+        },
     }
 }
 

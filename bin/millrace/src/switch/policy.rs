@@ -65,7 +65,10 @@ pub(super) fn service(service: &api::Service) -> Result<ServiceSpec, String> {
         None => return Err(format!("service {:?} is in no network", service.name)),
     };
     let in_service = |error| format!("service {:?}: {error}", service.name);
-    let affinity = if service.client_ip_affinity { Affinity::ClientIp } else { Affinity::None };
+    let affinity = match service.affinity_timeout_s {
+        0 => Affinity::None,
+        timeout_s => Affinity::ClientIp { timeout_s },
+    };
     let frontends = service.frontends.iter().map(frontend).collect::<Result<_, String>>();
     let endpoints = service.endpoints.iter().map(endpoint).collect::<Result<_, String>>();
     Ok(ServiceSpec {

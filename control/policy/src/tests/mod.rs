@@ -191,6 +191,36 @@ fn a_node_compiles_what_its_own_pods_are_held_to() {
 }
 
 #[test]
+fn policies_of_a_namespace_count_from_its_first_pod_on_the_node_to_its_last() {
+    let mut compiler = Compiler::new(Scope::Router(RouterNo(1)), Span::Node("n1".into()));
+    let mut mirror = Mirror::default();
+    let here = |name: &str, last: u8| {
+        pod(&format!("namespace: x, name: {name}, addresses: [10.0.0.{last}], nodeName: n1"))
+    };
+    let gone = |name: &str| Change::DeletePod(PodName::new("x", name));
+    let deny = |name: &str| policy(&format!("namespace: x, name: {name}, podSelector: {{}}, ingress: []"));
+    for (change, titles) in [
+        (deny("one"), ""),
+        (pod("namespace: x, name: far, addresses: [10.0.0.9], nodeName: n2"), ""),
+        (here("a", 1), "NetworkPolicy x/one"),
+        (deny("two"), "NetworkPolicy x/one, NetworkPolicy x/two"),
+        (here("a", 3), "NetworkPolicy x/one, NetworkPolicy x/two"),
+        (here("b", 2), "NetworkPolicy x/one, NetworkPolicy x/two"),
+        (gone("a"), "NetworkPolicy x/one, NetworkPolicy x/two"),
+        (Change::DeletePolicy { namespace: "x".into(), name: "one".into() }, "NetworkPolicy x/two"),
+        (gone("b"), ""),
+        (deny("one"), ""),
+        (here("b", 2), "NetworkPolicy x/one, NetworkPolicy x/two"),
+    ] {
+        let changed = compiler.apply([change]);
+        mirror.follow(&compiler, &changed);
+        assert_eq!(mirror, Mirror::of(&compiler));
+        let names: Vec<_> = compiler.policies().into_values().map(|it| it.name).collect();
+        assert_eq!(names.concat(), titles);
+    }
+}
+
+#[test]
 fn a_pod_of_the_nodes_network_is_nobodys_subject_and_nobodys_peer() {
     let mut compiler = bed();
     compiler.apply([

@@ -72,6 +72,31 @@ fn a_port_has_its_pods_policy_from_the_update_that_makes_it() {
 }
 
 #[test]
+fn only_policies_of_pods_that_are_attached_here_are_told() {
+    let elsewhere = "
+  - {namespace: shop, name: client, labels: {app: client}, addresses: [10.1.0.78], nodeName: b}
+  - {namespace: shop, name: db, labels: {app: db}, addresses: [10.1.0.77], nodeName: b}
+networkPolicies:
+  - {namespace: shop, name: db, podSelector: {matchLabels: {app: db}}, ingress: []}";
+    let world = World::new();
+    let text = SHOP.replace("\nnetworkPolicies:", elsewhere);
+    let from_client = "ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}\nservices:";
+    let agent = world.agent_with(&text.replace("ingress: []}\nservices:", from_client)).unwrap();
+    agent.add(&pod(1)).unwrap();
+    assert!(world.state().policies.is_empty(), "no policy selects it");
+    let web = agent.add(&pod(0)).unwrap();
+    world.restart_switch();
+    agent.watch().unwrap();
+    let told = world.state().everything.clone();
+    assert_eq!(told.put_policies.len(), 1, "that of web");
+    let known: Vec<_> = told.put_identities.iter().map(|it| it.addresses.address.to_string()).collect();
+    assert_eq!(known, ["10.1.0.78"], "whom its rules are about, wherever they are");
+    agent.del(&web.id).unwrap();
+    agent.add(&pod(2)).unwrap();
+    assert!(world.state().policies.is_empty(), "gone with its pod, by the next change at the latest");
+}
+
+#[test]
 fn a_label_that_changes_reaches_the_ports_that_it_is_about() {
     let (world, agent) = shop();
     let web = agent.add(&pod(0)).unwrap().port.unwrap();

@@ -274,8 +274,8 @@ impl Cache {
         });
         let (slot, at) = found?;
         masks.hit(slot, 1);
-        // A connection's decision is one frame's of many fields already, and one place is to know when it is gone.
-        if self.megaflows.entry(at).actions.connection.is_none() {
+        // A connection's decision is one frame's of many fields already, and one place is to know when it is over.
+        if !self.megaflows.entry(at).actions.asks_connections() {
             self.promote(key, at);
         }
         Some((Level::Megaflow, at))

@@ -53,6 +53,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod tuple;
+mod vacancy;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -69,6 +70,7 @@ pub(crate) use state::{State, Timeouts};
 pub(crate) use sweep::{Chunk, ConnectionView};
 pub(crate) use table::Handle;
 pub(crate) use tuple::{Direction, Endpoint, Tuple, ZoneNo};
+pub(crate) use vacancy::Vacancy;
 
 use crate::program::{FrontendSpec, PortNo};
 use crate::time::Now;
@@ -187,6 +189,18 @@ impl Connections {
             return None;
         }
         Some(handle)
+    }
+
+    /// That there is no connection of `tuple`, nor of one with another source port: for decisions that are made because of that.
+    /// `None` if there may be one: [`Connections::find`] knows.
+    pub(crate) fn vacancy(&self, tuple: &Tuple) -> Option<Vacancy> {
+        self.table.vacancy(tuple)
+    }
+
+    /// False if such a connection may have begun since.
+    #[inline]
+    pub(crate) fn is_vacant(&self, vacancy: Vacancy) -> bool {
+        self.table.is_vacant(vacancy)
     }
 
     /// A packet came that goes `handle`'s direction of its connection.

@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::entry::{Cold, Hot, Record};
-use super::tuple::{Direction, Tuple};
+use super::tuple::{Direction, Endpoint, Tuple};
+use super::vacancy::{Places, Vacancy};
 use crate::cache::hash::KeyHasher;
 use crate::time::Now;
 
@@ -62,6 +63,7 @@ pub(super) struct Table {
     /// Segments that a shard has asked for.
     taken: AtomicU32,
     shards: Box<[Mutex<Shard>]>,
+    places: Places,
     hasher: KeyHasher,
     /// Bits of the hash that choose the bucket within a shard.
     bucket_mask: usize,
@@ -137,6 +139,7 @@ impl Table {
             segments: (0..segments).map(|_| OnceLock::new()).collect(),
             taken: AtomicU32::new(0),
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            places: Places::new(buckets * SHARDS),
             hasher: KeyHasher::new(RandomState::new().build_hasher().finish()),
             bucket_mask: buckets - 1,
         }
@@ -146,6 +149,17 @@ impl Table {
     pub(super) fn find(&self, tuple: &Tuple) -> Option<Handle> {
         let hash = self.hash(tuple);
         self.walk(&self.lock(hash), hash, tuple)
+    }
+
+    /// That there is no connection of `tuple`, nor of one with another source port; `None` if there may be one.
+    pub(super) fn vacancy(&self, tuple: &Tuple) -> Option<Vacancy> {
+        self.places.vacancy(self.place_of(tuple))
+    }
+
+    /// False if one may have begun since.
+    #[inline]
+    pub(super) fn is_vacant(&self, vacancy: Vacancy) -> bool {
+        self.places.stands(vacancy)
     }
 
     /// The entry that `handle` was given for, unless it is another's by now.
@@ -199,19 +213,22 @@ impl Table {
             let place = Place::new(number, direction);
             entry.cold.next[direction.index()].store(std::mem::replace(head, place.link()), Relaxed);
         }
+        self.places.enter(self.places_of(&record.tuples));
         Ok(Handle { place: Place::new(number, Direction::Original), generation })
     }
 
     /// Removes a connection. False if it was gone.
     pub(super) fn remove(&self, handle: Handle) -> bool {
         let Some(entry) = self.get(handle) else { return false };
-        let hashes = Direction::BOTH.map(|direction| self.hash(&entry.cold.tuple(direction)));
+        let tuples = Direction::BOTH.map(|direction| entry.cold.tuple(direction));
+        let hashes = tuples.map(|tuple| self.hash(&tuple));
         let mut locks = self.lock_both(hashes);
         // What was read without the lock was this connection's if it still lives.
         if !entry.hot.is(handle.generation) {
             return false;
         }
         entry.hot.end();
+        self.places.leave(self.places_of(&tuples));
         for direction in Direction::BOTH {
             let bucket = self.bucket(hashes[direction.index()]);
             self.unlink(locks.shard(direction), bucket, Place::new(handle.place.entry(), direction));
@@ -235,6 +252,16 @@ impl Table {
 
     pub(super) fn hash(&self, tuple: &Tuple) -> u64 {
         self.hasher.hash(&tuple.words())
+    }
+
+    /// Where connections are counted without their source port.
+    fn place_of(&self, tuple: &Tuple) -> u64 {
+        let source = Endpoint { port: 0, ..tuple.source };
+        self.hash(&Tuple { source, ..*tuple })
+    }
+
+    fn places_of(&self, tuples: &[Tuple; 2]) -> [u64; 2] {
+        tuples.map(|tuple| self.place_of(&tuple))
     }
 
     fn bucket(&self, hash: u64) -> usize {

@@ -6,7 +6,7 @@ use frame::DropReason;
 use wire::{EtherType, IpProtocol};
 
 use super::Walk;
-use crate::conntrack::{Datagram, Fault, Handle, Mark, Observed, Transport, Tuple};
+use crate::conntrack::{Datagram, Fault, Handle, Mark, Observed, Transport, Tuple, Vacancy};
 use crate::key::Field;
 use crate::stations::Effect;
 
@@ -17,6 +17,8 @@ pub(crate) struct Tracked {
     pub(crate) transport: Transport,
     /// The connection, which has taken the packet; none yet.
     pub(crate) found: Option<(Handle, Mark)>,
+    /// There was none, from whatever source port; while this stands, none has begun since.
+    pub(crate) vacancy: Option<Vacancy>,
 }
 
 pub(super) fn is_ip(walk: &mut Walk<'_>) -> bool {
@@ -30,12 +32,13 @@ pub(super) fn addresses(walk: &mut Walk<'_>) -> (IpAddr, IpAddr) {
     (read(Field::SOURCE_IP), read(Field::DESTINATION_IP))
 }
 
-/// What the packet is to the tracker. That looks at all that makes a connection: the decision is of that one's packets alone.
+/// What the packet is to the tracker. That looks at all that makes a connection but the source port: at that look those who ask
+/// for the connection itself, and [`super::run`] where a packet is not denied.
 pub(super) fn observe(walk: &mut Walk<'_>) -> Observed {
     let [a, b] = Field::SOURCE_IP;
     let [c, d] = Field::DESTINATION_IP;
-    let ports = [Field::PROTOCOL, Field::CLASS, Field::SOURCE_PORT, Field::DESTINATION_PORT];
-    for field in [a, b, c, d].into_iter().chain(ports) {
+    let rest = [Field::PROTOCOL, Field::CLASS, Field::DESTINATION_PORT];
+    for field in [a, b, c, d].into_iter().chain(rest) {
         walk.view.get(field);
     }
     let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
@@ -77,8 +80,13 @@ pub(super) fn track(
         return Ok(tracked);
     }
     let (connections, now) = (walk.scene.shared.connections(), walk.scene.now);
-    let mut found = None;
-    if let Some(handle) = connections.find(&tuple, now) {
+    let (vacancy, mut found) = (connections.vacancy(&tuple), None);
+    if vacancy.is_none() {
+        walk.view.get(Field::SOURCE_PORT);
+    }
+    if vacancy.is_none()
+        && let Some(handle) = connections.find(&tuple, now)
+    {
         let advanced = match walk.scene.effect {
             Effect::Commit => connections.advance(handle, &transport, now),
             Effect::DryRun => connections.mark(handle).ok_or(Fault::Gone),
@@ -87,12 +95,14 @@ pub(super) fn track(
             Ok(mark) => found = Some((handle, mark)),
             Err(Fault::Invalid) => {
                 walk.say("connection", || "does not fit the state of its connection".to_owned());
+                // The next one may.
+                walk.cacheable = false;
                 return Err(DropReason::OutOfState);
             }
             Err(Fault::Gone) => {}
         }
     }
-    let tracked = Tracked { tuple, transport, found };
+    let tracked = Tracked { tuple, transport, found, vacancy };
     walk.tracked = Some(tracked);
     Ok(tracked)
 }

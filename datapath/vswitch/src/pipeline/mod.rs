@@ -22,11 +22,11 @@ use frame::DropReason;
 
 use self::connection::Tracked;
 use self::service::Served;
-use crate::actions::{Actions, Origin};
+use crate::actions::{Actions, Origin, Output};
 use crate::cache::Derived;
-use crate::conntrack::{Sight, Tuple, ZoneNo};
+use crate::conntrack::{Sight, Tuple, Vacancy, ZoneNo};
 use crate::explain::Step;
-use crate::key::View;
+use crate::key::{Field, View};
 use crate::program::{Network, NetworkNo, Port, PortNo, Program, RouterNo, Scope, Tunnel};
 use crate::stations::{Dependence, Effect, Shared, Slot};
 use crate::time::Now;
@@ -113,6 +113,8 @@ pub(crate) struct Walk<'a> {
     served: Option<Served>,
     /// Who denied it, in a policy's words.
     denied_by: Option<&'a str>,
+    /// It is denied because no connection has it; while this stands, none does.
+    denied_while: Option<Vacancy>,
     /// False once something beyond the key was read: the decision is this frame's alone.
     cacheable: bool,
     /// The stages' sentences, if somebody wants them.
@@ -125,7 +127,7 @@ impl<'a> Walk<'a> {
         let view = View::new(&sight.packet.key);
         let (depends, source) = ([Dependence::NONE; 2], Slot::NONE);
         let (source_is_here, cacheable, trace) = (false, true, None);
-        let (tracked, served, denied_by) = (None, None, None);
+        let (tracked, served, denied_by, denied_while) = (None, None, None, None);
         Self {
             scene,
             sight,
@@ -138,6 +140,7 @@ impl<'a> Walk<'a> {
             tracked,
             served,
             denied_by,
+            denied_while,
             cacheable,
             trace,
         }
@@ -182,7 +185,15 @@ impl<'a> Walk<'a> {
 
 /// Decides on the frame of `walk`.
 pub(crate) fn run(walk: &mut Walk<'_>) -> Actions {
-    decide(walk).unwrap_or_else(Actions::drop)
+    let decided = decide(walk);
+    if let (Err(_), Some(vacancy)) = (&decided, walk.denied_while) {
+        return Actions::to(Output::Deny(vacancy));
+    }
+    if walk.tracked.is_some() {
+        // It is of one connection's packets alone, or of those that open it.
+        walk.view.get(Field::SOURCE_PORT);
+    }
+    decided.unwrap_or_else(Actions::drop)
 }
 
 fn decide(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {

@@ -29,7 +29,7 @@ const QUOTA: Quota = Quota { zone: 1 << 20, port: 1 << 18 };
 pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, DropReason> {
     let program = walk.scene.program;
     let to = match actions.output {
-        Output::Drop(_) | Output::Answer(_) => return Ok(actions),
+        Output::Drop(_) | Output::Deny(_) | Output::Answer(_) => return Ok(actions),
         Output::Port { port, .. } => program.port(port),
         Output::Route(hop) => program.hop(hop).and_then(|hop| program.port(hop.port)),
         Output::Tunnel(_) => None,
@@ -113,7 +113,7 @@ impl Question {
 
 /// The connection of a packet, which may be.
 fn decide<'a>(walk: &mut Walk<'a>, ends: &Ends<'a>, tracked: &Tracked) -> Result<Option<Handle>, DropReason> {
-    let Tracked { tuple, transport, found } = tracked;
+    let Tracked { tuple, transport, found, vacancy } = tracked;
     if let Some(found) = *found {
         return keep(walk, ends, found).map(Some);
     }
@@ -121,7 +121,8 @@ fn decide<'a>(walk: &mut Walk<'a>, ends: &Ends<'a>, tracked: &Tracked) -> Result
     let server = walk.served.map_or((end.address(), end.port), |served| (served.to, served.port));
     if let Err(denied) = ask(walk, ends, &Question::new(tuple.source.address(), tuple.protocol, server)) {
         // Whoever it is for may begin this very connection, and make of it an answer.
-        walk.cacheable = false;
+        walk.denied_while = *vacancy;
+        walk.cacheable &= vacancy.is_some();
         return Err(denied);
     }
     if walk.scene.effect == Effect::DryRun {
@@ -143,7 +144,7 @@ fn decide<'a>(walk: &mut Walk<'a>, ends: &Ends<'a>, tracked: &Tracked) -> Result
         // Another worker was first: the packet is as good as its.
         Err(Refusal::Exists) => Ok(connections.find(tuple, now)),
         Err(refusal) => {
-            // There may be room for the next one.
+            // The next packet may open it, or find room.
             walk.cacheable = false;
             Err(refusal.reason())
         }

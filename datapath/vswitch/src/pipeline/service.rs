@@ -20,7 +20,7 @@ use crate::conntrack::{
 };
 use crate::gateway::{Answer, Complaint};
 use crate::key::{Field, TAGGED, class};
-use crate::program::{Affinity, EndpointSpec, FrontendSpec, Gateway, Route};
+use crate::program::{Affinity, EndpointSpec, FrontendSpec, Gateway, Route, Service};
 use crate::service;
 use crate::stations::Effect;
 
@@ -172,7 +172,13 @@ fn begin(walk: &mut Walk<'_>, gateway: &Gateway, tuple: &Tuple) -> Result<Option
         return refuse(walk, server.address, server.port);
     };
     let ports = (service.affinity() == Affinity::None).then_some((tuple.source.port, tuple.destination.port));
-    let Some(EndpointSpec { address, port }) = service.choose(service::hash(client, ports)) else {
+    if ports.is_some() && service.is_choice() {
+        walk.view.get(Field::SOURCE_PORT);
+    }
+    let hashed = service.choose(service::hash(client, ports));
+    let Some(EndpointSpec { address, port }) =
+        hashed.map(|hashed| keep_together(walk, service, (client, hashed)))
+    else {
         walk.say("service", || format!("is for service {}, which has no endpoint", service.name()));
         return refuse(walk, server.address, server.port);
     };
@@ -185,6 +191,32 @@ fn begin(walk: &mut Walk<'_>, gateway: &Gateway, tuple: &Tuple) -> Result<Option
     let translation = Translation { source, destination };
     walk.served = Some(Served { translation, ..Served::plain(address, port) });
     Ok(None)
+}
+
+/// Where a client's connection goes that hashes to `hashed`: where its last one went, if the service keeps it there.
+fn keep_together(
+    walk: &mut Walk<'_>,
+    service: &Service,
+    (client, hashed): (IpAddr, EndpointSpec),
+) -> EndpointSpec {
+    if service.affinity() == Affinity::None {
+        return hashed;
+    }
+    let (affinities, now) = (walk.scene.shared.affinities(), walk.scene.now);
+    let kept = affinities.find(service.number(), client);
+    let kept = kept.filter(|kept| service.keeps(&kept.endpoint, kept.used, now)).map(|kept| kept.endpoint);
+    let endpoint = kept.unwrap_or(hashed);
+    if endpoint != hashed {
+        walk.say("service", || {
+            format!("is from {client}, whose last connection went to {}", endpoint.address)
+        });
+        // Which no bit of a program says.
+        walk.cacheable = false;
+    }
+    if walk.scene.effect == Effect::Commit {
+        affinities.note(service.number(), client, endpoint, now);
+    }
+    endpoint
 }
 
 /// The source of a connection that came by the node and does not end at a pod here, so that the answers come back this way: on

@@ -36,6 +36,7 @@ pub use policy::{
 };
 pub(crate) use router::{Gateway, Hop, HopNo, Route, Router};
 pub use router::{GatewaySpec, Prefix, RouteSpec, RouterNo, Via};
+pub(crate) use service::Service;
 pub use service::{Affinity, EndpointSpec, FrontendSpec, ServiceNo, ServiceSpec, Services};
 pub use tables::Program;
 pub(crate) use tables::{Domain, DomainNo, Member, Network, Port, Security};

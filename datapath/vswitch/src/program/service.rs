@@ -9,6 +9,7 @@ use super::build::is_source;
 use super::shared::{Map, Tally};
 use super::{Program, ProgramError, Scope};
 use crate::service::Maglev;
+use crate::time::Now;
 
 /// A service's number: assigned by control, stable while the service lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -57,8 +58,11 @@ pub enum Affinity {
     /// Each connection is one's own matter.
     #[default]
     None,
-    /// All of a client's address, for as long as the endpoints stay.
-    ClientIp,
+    /// All of a client's address, until it has begun none for `timeout_s`, or the endpoint goes.
+    ClientIp {
+        /// Seconds.
+        timeout_s: u32,
+    },
 }
 
 /// A service, as the stages see it.
@@ -70,6 +74,10 @@ pub(crate) struct Service {
 }
 
 impl Service {
+    pub(crate) fn number(&self) -> ServiceNo {
+        self.spec.number
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.spec.name
     }
@@ -81,6 +89,21 @@ impl Service {
     /// The endpoint for connections that hash so.
     pub(crate) fn choose(&self, hash: u64) -> Option<EndpointSpec> {
         self.choice.choose(hash).and_then(|at| self.spec.endpoints.get(at)).copied()
+    }
+
+    /// True if it depends on the hash.
+    pub(crate) fn is_choice(&self) -> bool {
+        self.spec.endpoints.len() > 1
+    }
+
+    /// True if a client that has last begun a connection at `used`, with `endpoint`, goes there again.
+    pub(crate) fn keeps(&self, endpoint: &EndpointSpec, used: Now, now: Now) -> bool {
+        match self.spec.affinity {
+            Affinity::None => false,
+            Affinity::ClientIp { timeout_s } => {
+                now.since(used) < u64::from(timeout_s) * 1000 && self.has(endpoint)
+            }
+        }
     }
 
     pub(crate) fn has(&self, endpoint: &EndpointSpec) -> bool {
@@ -161,6 +184,11 @@ impl Services {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.by_number.is_empty()
+    }
+
+    /// The service of this number, as the stages see it.
+    pub(crate) fn of(&self, number: ServiceNo) -> Option<&Service> {
+        self.by_number.get(&number).map(|service| &**service)
     }
 
     /// The service that `frontend` is of.

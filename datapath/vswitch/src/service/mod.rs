@@ -1,10 +1,13 @@
 //! Which endpoint does a connection go to? Maglev hashing (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load
 //! Balancer", NSDI 2016, §3.4): one lookup in a table, and an endpoint that comes or goes moves few connections but its own.
 
+mod affinity;
+
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use crate::program::EndpointSpec;
+pub(crate) use affinity::Affinities;
 
 /// Sizes of tables: primes.
 const SIZES: [usize; 11] = [61, 127, 251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521];

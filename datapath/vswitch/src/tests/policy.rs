@@ -1,6 +1,7 @@
 //! Who may talk to whom: connections, replies, changes of mind, and what no policy is about.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use frame::DropReason;
 use proptest::prelude::*;
@@ -136,6 +137,88 @@ fn a_connection_that_is_there_is_answered_by_the_caches_and_held_to_its_state() 
 }
 
 #[test]
+fn a_denied_packet_is_answered_by_the_caches_and_counted_each_time() {
+    let mut bed = bed();
+    let stray = build::udp(path(3, 2), (7, 9), b"");
+    assert_eq!(bed.send(3, stray.clone()), denied());
+    bed.hits_and_misses();
+    for frame in [stray.clone(), stray.clone(), syn(3, 2, 80), syn(3, 2, 80)] {
+        assert_eq!(bed.send(3, frame), denied());
+    }
+    assert_eq!(bed.hits_and_misses(), (3, 1), "the first of each is decided on");
+    let flows = bed.switch.flows(bed.now, 10);
+    let drops = flows.iter().filter(|flow| flow.actions.starts_with("drop: policy_denied"));
+    assert_eq!(drops.map(|flow| flow.frames).collect::<Vec<_>>(), [3, 2]);
+}
+
+#[test]
+fn a_cached_denial_ends_when_the_other_end_begins_and_holds_again_when_that_is_over() {
+    let mut bed = bed();
+    let (ask, answer) = (build::udp(path(2, 3), (9, 7), b""), build::udp(path(3, 2), (7, 9), b""));
+    for _ in 0..2 {
+        assert_eq!(bed.send(3, answer.clone()), denied());
+    }
+    assert_eq!(bed.send(2, ask).ports(), [3]);
+    assert_eq!(bed.send(3, answer.clone()).ports(), [2], "it is an answer now");
+    bed.pass(600_000);
+    for _ in 0..2 {
+        assert_eq!(bed.send(3, answer.clone()), denied(), "to nobody any more");
+    }
+    let mut open = world();
+    open.version = 2;
+    open.ports.get_mut(&PortNo(2)).unwrap().policy = None;
+    bed.switch.set_program(Program::build(open).unwrap());
+    assert_eq!(bed.send(3, answer).ports(), [2], "another program");
+}
+
+#[test]
+fn a_cached_denial_ends_when_another_worker_sees_the_other_end_begin() {
+    let mut one = bed();
+    let mut other = bed();
+    other.shared = Arc::clone(&one.shared);
+    other.switch = crate::Switch::new(Arc::clone(&one.shared), Program::build(world()).unwrap(), 43);
+    let synack = segment(4, 3, (80, 4000), Flags::SYN.with(Flags::ACK), (5000, 1001));
+    assert_eq!([one.send(4, synack.clone()), one.send(4, synack.clone())], [denied(), denied()]);
+    assert_eq!(other.send(3, syn(3, 4, 80)).ports(), [4]);
+    assert_eq!(one.send(4, synack).ports(), [3]);
+}
+
+#[test]
+fn a_packet_that_a_connections_state_refuses_is_not_what_the_next_one_is_held_to() {
+    let mut bed = bed();
+    let reset = segment(1, 2, (4000, 80), Flags::RST, (7, 0));
+    assert_eq!(bed.send(1, reset), Fate::drop(DropReason::OutOfState), "it opens nothing");
+    shake_hands(&mut bed);
+    let mut later = world();
+    later.version = 2;
+    bed.switch.set_program(Program::build(later).unwrap());
+    let stray = segment(1, 2, (4000, 80), Flags::ACK, (1001 + 10_000_000, 5001));
+    assert_eq!(bed.send(1, stray), Fate::drop(DropReason::OutOfState));
+    assert_eq!(bed.send(1, data()).ports(), [2]);
+}
+
+#[test]
+fn one_cached_denial_answers_all_source_ports_but_those_that_have_a_connection() {
+    let mut bed = bed();
+    let to_client = |port| build::udp(path(3, 2), (port, 9), b"");
+    for port in 1..50 {
+        assert_eq!(bed.send(3, to_client(port)), denied());
+    }
+    assert_eq!(bed.hits_and_misses(), (48, 1));
+    assert_eq!(bed.send(2, build::udp(path(2, 3), (9, 7), b"")).ports(), [3]);
+    for _ in 0..2 {
+        assert_eq!(bed.send(3, to_client(7)).ports(), [2], "an answer");
+        assert_eq!([bed.send(3, to_client(6)), bed.send(3, to_client(8))], [denied(), denied()]);
+    }
+    bed.pass(600_000);
+    bed.hits_and_misses();
+    for port in 1..50 {
+        assert_eq!(bed.send(3, to_client(port)), denied());
+    }
+    assert_eq!(bed.hits_and_misses(), (48, 1));
+}
+
+#[test]
 fn a_policy_that_changes_ends_what_it_no_longer_allows_and_nothing_else() {
     let mut bed = bed();
     shake_hands(&mut bed);
@@ -225,10 +308,15 @@ proptest! {
     /// Whoever sends what, a cached answer is the one that an empty cache gives.
     #[test]
     fn a_cached_answer_is_the_one_without_a_cache(
-        frames in prop::collection::vec((1..5u8, 1..5u8, 0..3u16, 0..3u16, any::<bool>()), 1..60)
+        frames in prop::collection::vec(((1..5u8, 1..5u8), (0..3u16, 0..3u16), any::<bool>(), 0..20u8), 1..60)
     ) {
         let (mut cached, mut fresh) = (bed(), bed());
-        for (from, to, source, destination, is_udp) in frames {
+        for ((from, to), (source, destination), is_udp, pause) in frames {
+            if pause == 0 {
+                // Connections that were not answered are over, and cached decisions are not.
+                cached.now.ms += 40_000;
+                fresh.now.ms += 40_000;
+            }
             let ports = (79 + source, 79 + destination);
             let frame = if is_udp {
                 build::udp(path(from, to), ports, b"")

@@ -183,9 +183,42 @@ fn connections_are_spread_over_all_endpoints_and_those_of_a_client_are_not_where
     };
     assert_eq!(chosen(&mut bed, 1), [4, 5, 6].into());
     let mut sticky = world();
-    change(&mut sticky, 1, |service| service.affinity = Affinity::ClientIp).unwrap();
+    change(&mut sticky, 1, |service| service.affinity = Affinity::ClientIp { timeout_s: 10_800 }).unwrap();
     let mut bed = Bed::new(Program::build(sticky).unwrap());
     assert_eq!(chosen(&mut bed, 1).len(), 1);
+}
+
+#[test]
+fn a_client_is_kept_at_its_endpoint_until_the_timeout_and_no_trace_prolongs_it() {
+    let (before, after) = ([4, 5], [4, 5, 6]);
+    let sticky = |version: u64, serving: &[u8]| {
+        let mut world = ProgramSpec { version, ..world() };
+        change(&mut world, 1, |service| {
+            service.affinity = Affinity::ClientIp { timeout_s: 100 };
+            service.endpoints.retain(|it| serving.iter().any(|host| it.address == address(*host, true)));
+        })
+        .unwrap();
+        Program::build(world).unwrap()
+    };
+    let ask = |port| build::udp(to_service(1, true), (port, 80), b"");
+    let hashed = |serving: &[u8]| sent(&Bed::new(sticky(1, serving)).send(1, ask(4000))).0;
+    // A client whose hash another endpoint would take is kept all the same.
+    let mut bed = Bed::new(sticky(1, &before));
+    let home = sent(&bed.send(1, ask(4000))).0;
+    let away = [4, 5].into_iter().find(|host| *host != home).unwrap();
+    bed.switch.set_program(sticky(2, &[away]));
+    assert_eq!(sent(&bed.send(1, ask(4001))).0, away, "its endpoint has gone");
+    bed.switch.set_program(sticky(3, &after));
+    for port in 4002..4005 {
+        bed.pass(90_000);
+        for _ in 0..2 {
+            assert_eq!(sent(&bed.send(1, ask(port))).0, away, "of which its last connection was");
+        }
+    }
+    bed.pass(99_999);
+    bed.switch.explain(Entrance::Port(PortNo(1)), &ask(4005), bed.now);
+    bed.pass(1);
+    assert_eq!(sent(&bed.send(1, ask(4006))).0, hashed(&after), "as one that nobody remembers");
 }
 
 #[test]

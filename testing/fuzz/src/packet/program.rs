@@ -293,7 +293,7 @@ fn services(version: u64) -> Vec<ServiceSpec> {
     let first = version as usize - 1;
     vec![
         service(1, "172.30.0.10", 80, &v4[first..], Affinity::None),
-        service(2, "fd30::10", 80, &v6[first..], Affinity::ClientIp),
+        service(2, "fd30::10", 80, &v6[first..], Affinity::ClientIp { timeout_s: 10_800 }),
         service(3, "172.30.0.10", 81, &[], Affinity::None),
     ]
 }

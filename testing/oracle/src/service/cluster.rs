@@ -90,6 +90,11 @@ impl Cluster {
         }
     }
 
+    /// Time passes.
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.nodes.iter_mut().for_each(|node| node.pass(ms));
+    }
+
     /// Who gets what `from` sends, and what they get.
     pub(super) fn send(&mut self, from: Pod, frame: Vec<u8>) -> Vec<(Pod, Vec<u8>)> {
         let node = (self.placement)(from);

@@ -14,6 +14,9 @@ use super::naive::Question;
 
 /// Services, from 1 on. Those of even numbers are of IPv4.
 const SERVICES: u32 = 4;
+/// Of services that keep their clients.
+const SHORT: Affinity = Affinity::ClientIp { timeout_s: 60 };
+const LONG: Affinity = Affinity::ClientIp { timeout_s: 10_800 };
 const PROTOCOLS: [IpProtocol; 3] = [IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP];
 
 /// Anything that may happen.
@@ -25,6 +28,8 @@ pub enum Step {
     Delete(ServiceNo),
     /// A client connects.
     Connect(Question),
+    /// So many seconds pass, and the connections that were made are over.
+    Pass(u32),
 }
 
 /// A step of any kind.
@@ -33,6 +38,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         4 => (1..=SERVICES).prop_flat_map(service).prop_map(Step::Put),
         1 => (1..=SERVICES).prop_map(|number| Step::Delete(ServiceNo(number))),
         12 => question().prop_map(Step::Connect),
+        1 => select(vec![1, 59, 60, 20_000]).prop_map(Step::Pass),
     ]
 }
 
@@ -65,7 +71,7 @@ fn service(number: u32) -> impl Strategy<Value = ServiceSpec> {
     let most = frontends.len();
     // Some are named twice.
     let endpoints = prop_oneof![1 => Just(Vec::new()), 9 => vec(select(endpoints), 1..7)];
-    let affinity = select(vec![Affinity::None, Affinity::ClientIp]);
+    let affinity = select(vec![Affinity::None, SHORT, LONG]);
     (subsequence(frontends, 1..=most), endpoints, affinity).prop_map(
         move |(frontends, endpoints, affinity)| ServiceSpec {
             number: ServiceNo(number),

@@ -20,8 +20,9 @@ pub struct Trial {
     version: u64,
     clusters: Vec<Cluster>,
     connections: Vec<Connection>,
-    /// Where the connections of a client go that a service keeps at one endpoint.
-    kept: BTreeMap<(ServiceNo, Pod), EndpointSpec>,
+    /// Where the last connection of a client went that a service keeps at one endpoint, and when, in seconds.
+    kept: BTreeMap<(ServiceNo, Pod), (EndpointSpec, u32)>,
+    now_s: u32,
     next_client_port: u16,
 }
 
@@ -57,6 +58,7 @@ impl Default for Trial {
             clusters,
             connections: Vec::new(),
             kept: BTreeMap::new(),
+            now_s: 0,
             next_client_port: FIRST_CLIENT_PORT,
         };
         trial.program();
@@ -77,14 +79,25 @@ impl Trial {
                 self.change(*number);
             }
             Step::Connect(question) => drop(self.connect(question)),
+            Step::Pass(seconds) => self.pass(*seconds),
         }
     }
 
-    /// What a service keeps together is decided anew when the service changes.
+    /// Clients are kept at endpoints that still serve, of services that still keep them.
     fn change(&mut self, number: ServiceNo) {
-        self.kept.retain(|(service, _), _| *service != number);
+        let service = self.services.get(&number).filter(|service| service.affinity != Affinity::None);
+        let is_kept =
+            |endpoint: &EndpointSpec| service.is_some_and(|service| service.endpoints.contains(endpoint));
+        self.kept.retain(|(service, _), (endpoint, _)| *service != number || is_kept(endpoint));
         self.program();
         self.go_on();
+    }
+
+    /// What becomes of connections that nobody uses for long is not asked here.
+    fn pass(&mut self, seconds: u32) {
+        self.connections.clear();
+        self.now_s += seconds;
+        self.clusters.iter_mut().for_each(|cluster| cluster.pass(u64::from(seconds) * 1000));
     }
 
     fn program(&mut self) {
@@ -105,12 +118,14 @@ impl Trial {
         Some(endpoint)
     }
 
-    /// All connections of a client go to one endpoint where the service says so.
+    /// A connection of a client goes where its last one went, if that was no longer ago than the service says.
     fn check_kept(&mut self, question: &Question, endpoint: EndpointSpec) {
         let service = self.services.values().find(|service| service.frontends.contains(&question.to));
-        if let Some(service) = service.filter(|service| service.affinity == Affinity::ClientIp) {
-            let kept = *self.kept.entry((service.number, question.client)).or_insert(endpoint);
-            assert_eq!(kept, endpoint, "{question:?} goes where the client's others went\n{}", self.show());
+        let Some(service) = service else { return };
+        let Affinity::ClientIp { timeout_s } = service.affinity else { return };
+        let before = self.kept.insert((service.number, question.client), (endpoint, self.now_s));
+        if let Some((kept, used_s)) = before.filter(|(_, used_s)| self.now_s - used_s < timeout_s) {
+            assert_eq!(kept, endpoint, "{question:?} goes where one went at {used_s} s\n{}", self.show());
         }
     }
 
