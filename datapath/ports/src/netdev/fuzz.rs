@@ -1,7 +1,9 @@
 //! Do bytes of frames, and of what the kernel says beside them, ever lead outside of themselves?
 
-use frame::{Checksum, HEAD_BYTES};
+use frame::{Burst, Checksum, Gso, GsoKind, HEAD_BYTES, Offload};
 
+use super::Take;
+use super::intake::{Intake, room};
 use super::packet::{CONTROL_BYTES, Control, tag};
 use super::xdp::unfinished_checksum;
 
@@ -16,4 +18,23 @@ pub fn run(bytes: &[u8]) {
     if let Checksum::Partial { start, offset } = unfinished_checksum(head, frame.len()) {
         assert!(usize::from(start) + usize::from(offset) + 2 <= head.len());
     }
+}
+
+/// Two bytes of a length: 0 for a train whose datagrams' length the next two bytes are, else that of the first of two frames.
+pub fn tunnel(bytes: &[u8]) {
+    let Some(([a, b, c, d], bytes)) = bytes.split_first_chunk() else { return };
+    let (first, size) = (u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]));
+    let gso = Gso { kind: GsoKind::UdpSegment, size, ecn: false, headers_bytes: 0 };
+    let train = Offload { checksum: Checksum::Valid, gso: Some(gso), outer_bytes: 0 };
+    let (first, second) = bytes.split_at(bytes.len().min(first.into()));
+    let offload = if first.is_empty() { train } else { Offload::NONE };
+    let take = Take::Only { udp_ports: vec![wire::geneve::PORT], vlans: Vec::new() };
+    let (mut room, mut burst) = (room(&take), Burst::new());
+    let mut turn = |burst: &mut Burst| assert!(!burst.is_empty());
+    let mut intake = Intake::new(room.as_mut(), &mut burst, &mut turn);
+    for frame in [first, second] {
+        intake.take(frame, offload);
+    }
+    let report = intake.end();
+    assert!(report.frames + report.drops.total() > 0);
 }

@@ -29,6 +29,7 @@ use rx::PacketRx;
 use sys::Header;
 use tx::PacketTx;
 
+pub(super) use sys::set_option;
 #[cfg(feature = "fuzzing")]
 pub(super) use sys::{CONTROL_BYTES, Control, tag};
 
@@ -87,7 +88,7 @@ fn device(packet: Arc<Packet>, take: Take, held: Held) -> Device {
     let capabilities = Capabilities { uso, tunnel_checksum: false, ..Capabilities::ALL };
     let sender = |_| Arc::new(PacketTx::new(packet.clone(), capabilities)) as Arc<dyn TxQueue>;
     Device {
-        rx: vec![Box::new(PacketRx::new(packet.clone())) as Box<dyn RxQueue>],
+        rx: vec![Box::new(PacketRx::new(packet.clone(), &take)) as Box<dyn RxQueue>],
         tx: (0..TX_QUEUES).map(sender).collect(),
         handle: Box::new(Handle { packet, take, lost: AtomicU64::new(0), _held: held }),
     }
