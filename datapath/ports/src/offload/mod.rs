@@ -24,6 +24,7 @@ use std::ops::ControlFlow;
 use frame::{Checksum, DropReason, Gather, GsoKind, HEAD_BYTES, HEADROOM_BYTES, Offload};
 
 use segment::{Cutter, MAX_PIECES};
+pub(crate) use tunnel::Tunnel;
 
 /// The work that a device takes over from the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
