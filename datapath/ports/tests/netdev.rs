@@ -347,6 +347,39 @@ fn segments_in_a_tunnel_leave_a_packet_socket_as_one_packet() {
 }
 
 #[test]
+fn segments_in_a_tunnel_are_one_frame_again_where_they_arrive() {
+    let Some(bed) = Bed::new("segments_in_a_tunnel_are_one_frame_again_where_they_arrive") else { return };
+    for mode in MODES {
+        let mut outside = open(&bed.outside, "eth0", only(&[6081], &[]), mode).unwrap();
+        let port = bed.open(only(&[6081], &[]), Mode::Packet);
+        for v6 in [false, true] {
+            let payload = 30_000;
+            send_in_tunnel(&port, v6, payload);
+            let came =
+                |frames: &[(Vec<u8>, Offload)]| frames.iter().map(|(frame, _)| frame.len()).sum::<usize>();
+            let frames = received(&mut outside, |frames| came(frames) > payload);
+            // By XDP one receive may see only the first of them.
+            assert!(
+                frames.len() == 1 || mode == Mode::Xdp && frames.len() < 15,
+                "{mode:?}: {}",
+                frames.len()
+            );
+            let outer = tunnel(v6).len();
+            for (frame, left) in frames {
+                let gso = left.gso.expect("it is large again");
+                assert_eq!(
+                    (gso.kind, gso.size, usize::from(left.outer_bytes)),
+                    (GsoKind::TcpV4, 1000, outer)
+                );
+                let start = outer as u16 + 38;
+                assert_eq!(left.checksum, Checksum::Partial { start, offset: 16 });
+                assert!((frame.len() - outer - 58).is_multiple_of(1000));
+            }
+        }
+    }
+}
+
+#[test]
 fn an_interface_that_is_down_takes_no_frame_until_it_is_up_again() {
     let Some(bed) = Bed::new("an_interface_that_is_down_takes_no_frame_until_it_is_up_again") else { return };
     for mode in MODES {

@@ -1,5 +1,5 @@
 //! How do frames of one receive get into bursts? Into one, which is lent whenever it is full: what came as one packet may be
-//! more frames than a burst holds. Trains of a tunnel's packets are parted on the way (`offload::gro`).
+//! more frames than a burst holds. Packets of tunnels become large frames on the way (`offload::gro`).
 
 use frame::{Burst, DropReason, Offload, Segment};
 
@@ -7,7 +7,7 @@ use super::Take;
 use crate::PollReport;
 use crate::offload::gro::{Gro, Room};
 
-/// Room for parting trains, if the port takes those of tunnels.
+/// Room for putting packets together, if the port takes those of tunnels.
 pub(super) fn room(take: &Take) -> Option<Room> {
     take.udp_ports().contains(&wire::geneve::PORT).then(Room::default)
 }
@@ -50,8 +50,12 @@ impl<'m> Intake<'m> {
 
     /// Lends what was taken last.
     pub(super) fn end(mut self) -> PollReport {
-        self.lender.lend();
-        self.lender.report
+        let Self { gro, lender } = &mut self;
+        if let Some(gro) = gro {
+            gro.end(&mut |parts, offload| lender.push(parts, offload));
+        }
+        lender.lend();
+        lender.report
     }
 }
 

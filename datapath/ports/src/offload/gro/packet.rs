@@ -2,13 +2,10 @@
 //! whoever sends, or the kernel that receives, may make of them.
 
 use frame::{Checksum, DropReason, GsoKind, HEAD_BYTES, Offload};
-use wire::{IpProtocol, geneve, udp};
+use wire::{EtherType, IpProtocol, geneve, udp};
 
 use crate::offload::MAX_PIECES;
 use crate::offload::headers::Headers;
-
-/// Bytes of Ethernet in front of an untagged packet.
-const UNTAGGED: usize = wire::ethernet::HEADER_BYTES;
 
 /// A packet of a tunnel, as it lies in its port's memory.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +57,12 @@ pub(super) fn packets<'m>(
 /// The outer headers of a frame in a tunnel, if they are what a switch of ours looks for: untagged, whole, with lengths that
 /// are true, and short enough to be in a frame's head.
 fn outer(frame: &[u8]) -> Option<Headers> {
+    let ether_type = EtherType(u16::from_be_bytes(*frame.get(12..)?.first_chunk()?));
+    if !matches!(ether_type, EtherType::IPV4 | EtherType::IPV6) {
+        return None;
+    }
     let headers = Headers::parse_at(frame, 0)?;
-    let is_udp = headers.protocol == IpProtocol::UDP && headers.ip == UNTAGGED;
+    let is_udp = headers.protocol == IpProtocol::UDP;
     let fits = headers.payload <= HEAD_BYTES && headers.payload < headers.end && headers.end <= frame.len();
     if !is_udp || !fits {
         return None;
