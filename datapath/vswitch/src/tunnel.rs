@@ -226,11 +226,11 @@ pub(crate) fn find(head: &[u8], underlay: &Underlay) -> Result<Option<(Tunnel, u
 /// Takes the tunnel's headers, the first `outer_bytes` bytes, off frame `frame` of `burst`.
 ///
 /// # Errors
-/// [`DropReason::Truncated`] if nothing is behind them, [`DropReason::BadTunnel`] if the packet is several: their
-/// headers are not one's.
+/// [`DropReason::Truncated`] if nothing is behind them, [`DropReason::BadTunnel`] if the packet is several by what they say:
+/// their headers are not one's. (A port that put packets together says that it is the frame inside that is large.)
 pub(crate) fn unwrap(burst: &mut Burst, frame: usize, outer_bytes: usize) -> Result<(), DropReason> {
     let offload = burst.offload(frame);
-    if offload.gso.is_some() {
+    if offload.gso.is_some() && usize::from(offload.outer_bytes) != outer_bytes {
         return Err(DropReason::BadTunnel);
     }
     burst.shrink_front(frame, outer_bytes).ok_or(DropReason::Truncated)?;

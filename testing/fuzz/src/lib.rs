@@ -27,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "offload", run: offload::run },
     Target { name: "packet", run: packet::run },
     Target { name: "ring", run: ring::run },
+    Target { name: "tunnel", run: ports::netdev::fuzz::tunnel },
     Target { name: "vhost_user", run: ports::vhost_user::fuzz::messages },
 ];
 

@@ -4,6 +4,9 @@
 //! bound it would answer each with "port unreachable". So the ports are bound here, by sockets that are never read: each
 //! holds one datagram, and the kernel drops all others as the first thing it does with them. (A filter that drops them would
 //! have the kernel sum them first.) A port that somebody else has is thereby found out before its datagrams are taken away.
+//!
+//! The sockets say that they take trains of datagrams (UDP_GRO, udp(7)). So the kernel neither parts a train to drop its
+//! datagrams one by one, nor hands a packet socket one by one what a card received as a train.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -11,6 +14,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
+use super::packet::set_option;
 use super::{Interface, NetdevError};
 
 /// The sockets that hold UDP ports until it is dropped.
@@ -46,6 +50,8 @@ fn bound(address: SocketAddr) -> Result<OwnedFd, Errno> {
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
+    // Kernels before 5.0 have no trains.
+    let _ = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, &1_i32);
     bind(&socket, &address)?;
     Ok(socket)
 }

@@ -16,6 +16,7 @@ mod ethtool;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod hold;
+mod intake;
 mod interface;
 mod packet;
 mod take;

@@ -54,7 +54,7 @@ impl Headers {
     }
 
     /// The headers of the Ethernet frame that begins `at` bytes into `head`.
-    fn parse_at(head: &[u8], at: usize) -> Option<Self> {
+    pub(super) fn parse_at(head: &[u8], at: usize) -> Option<Self> {
         let (ether_type, ip) = vlan::skip_tags(head.get(at..)?).ok()?;
         let mut headers = match ether_type {
             EtherType::IPV4 => Self::parse_v4(head, at + ip)?,

@@ -10,6 +10,7 @@
 //!
 //! Everything a source claims about a frame is checked against the frame's private head before the first piece leaves:
 //! a claim that does not hold is [`DropReason::BadOffload`].
+pub(crate) mod gro;
 mod headers;
 mod segment;
 mod sum;
@@ -22,7 +23,8 @@ use std::ops::ControlFlow;
 
 use frame::{Checksum, DropReason, Gather, GsoKind, HEAD_BYTES, HEADROOM_BYTES, Offload};
 
-use segment::Cutter;
+use segment::{Cutter, MAX_PIECES};
+pub(crate) use tunnel::Tunnel;
 
 /// The work that a device takes over from the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,6 +9,7 @@ use wire::{IpProtocol, ipv4, ipv6, tcp, udp};
 
 use super::*;
 
+mod gro;
 mod tunnel;
 
 /// A packet as its source meant it.

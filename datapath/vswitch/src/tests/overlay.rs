@@ -329,6 +329,26 @@ fn a_large_frame_leaves_whole_and_its_pieces_get_their_own_outer_checksum() {
 }
 
 #[test]
+fn a_large_frame_that_a_port_put_together_in_its_tunnel_is_received_whole() {
+    let gso = Gso { kind: GsoKind::TcpV4, size: 1000, ecn: false, headers_bytes: 54 };
+    let offload =
+        Offload { checksum: Checksum::Partial { start: 34, offset: 16 }, gso: Some(gso), ..Offload::NONE };
+    let frame = build::tcp(routed(1, 2, true), &tcp_header(), &[7; 30_000]);
+    let sent = bed(1, true).send_offloaded(21, frame.clone(), offload);
+    let (bytes, left) = (sent.sent[&UPLINK].clone(), sent.offload);
+    assert_eq!(usize::from(left.outer_bytes), OUTER_V4);
+    let arrived = bed(2, true).send_offloaded(UPLINK, bytes.clone(), left);
+    assert_eq!((arrived.ports(), arrived.offload), (vec![22], offload));
+    assert_eq!(arrived.sent[&22][34..], frame[34..]);
+    // Several packets of somebody else, or with other headers in front of them than the port saw.
+    for outer_bytes in [0, OUTER_V4 as u16 + 4] {
+        let lie = Offload { outer_bytes, ..left };
+        let refused = bed(2, true).send_offloaded(UPLINK, bytes.clone(), lie);
+        assert_eq!(refused, Fate::drop(DropReason::BadTunnel), "{outer_bytes}");
+    }
+}
+
+#[test]
 fn packets_of_a_connection_have_one_source_port_and_those_of_others_another() {
     let mut one = bed(1, true);
     let mut source_port = |ports, payload: &[u8]| {

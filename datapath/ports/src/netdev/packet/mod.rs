@@ -6,7 +6,8 @@
 //! and what the host itself sends by the interface never comes in.
 //!
 //! Receive is one `recvmmsg(2)` for a burst, transmit one `sendmmsg(2)`, into the interface's queueing discipline: it is the
-//! kernel that cuts what its driver does not take.
+//! kernel that cuts what its driver does not take. The kernel does not know of the tunnel that a large segment is in: its
+//! pieces are made here, and go as one large packet of UDP (USO, Linux 6.2), which whoever receives it parts (`offload::Tunnel`).
 //!
 //! Limits: one receive queue.
 mod batch;
@@ -29,6 +30,7 @@ use rx::PacketRx;
 use sys::Header;
 use tx::PacketTx;
 
+pub(super) use sys::set_option;
 #[cfg(feature = "fuzzing")]
 pub(super) use sys::{CONTROL_BYTES, Control, tag};
 
@@ -42,6 +44,8 @@ struct Packet {
     interface: Arc<Interface>,
     /// The interface was deleted under us.
     gone: AtomicBool,
+    /// The kernel takes the pieces of a frame in a tunnel as one.
+    trains: AtomicBool,
     /// The last errno of a refused frame, for people; 0: none.
     refusal: AtomicI32,
 }
@@ -76,7 +80,14 @@ pub(super) fn open(spec: &NetdevSpec, interface: Arc<Interface>) -> Result<Devic
             .map_err(NetdevError::at(&spec.netdev, "make it promiscuous"))?;
     }
     sys::bind(&fd, interface.index).map_err(NetdevError::at(&spec.netdev, "bind a packet socket to it"))?;
-    let packet = Packet { fd, header, interface, gone: AtomicBool::new(false), refusal: AtomicI32::new(0) };
+    let packet = Packet {
+        fd,
+        header,
+        interface,
+        gone: AtomicBool::new(false),
+        trains: AtomicBool::new(header.knows_uso()),
+        refusal: AtomicI32::new(0),
+    };
     Ok(device(Arc::new(packet), spec.take.clone(), held))
 }
 
@@ -87,7 +98,7 @@ fn device(packet: Arc<Packet>, take: Take, held: Held) -> Device {
     let capabilities = Capabilities { uso, tunnel_checksum: false, ..Capabilities::ALL };
     let sender = |_| Arc::new(PacketTx::new(packet.clone(), capabilities)) as Arc<dyn TxQueue>;
     Device {
-        rx: vec![Box::new(PacketRx::new(packet.clone())) as Box<dyn RxQueue>],
+        rx: vec![Box::new(PacketRx::new(packet.clone(), &take)) as Box<dyn RxQueue>],
         tx: (0..TX_QUEUES).map(sender).collect(),
         handle: Box::new(Handle { packet, take, lost: AtomicU64::new(0), _held: held }),
     }
@@ -109,6 +120,9 @@ impl Handle {
         let lost = self.lost.fetch_add(new, Relaxed) + new;
         if lost > 0 {
             words += &format!(", {lost} lost before they were read");
+        }
+        if !self.packet.trains.load(Relaxed) {
+            words += ", no USO: packets of tunnels leave one by one";
         }
         let errno = self.packet.refusal.load(Relaxed);
         if errno != 0 {

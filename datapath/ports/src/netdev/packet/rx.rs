@@ -4,11 +4,14 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use frame::{BURST_FRAMES, Burst, Checksum, DropReason, MAX_FRAME_BYTES, Offload, PushError};
+use frame::{BURST_FRAMES, Burst, Checksum, DropReason, MAX_FRAME_BYTES, Offload};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Packet;
-use super::sys::{self, CONTROL_BYTES, Control};
+use super::sys::{self, CONTROL_BYTES, Control, Header};
+use crate::netdev::Take;
+use crate::netdev::intake::{self, Intake};
+use crate::offload::gro::Room;
 use crate::quiet::Quiet;
 use crate::virtio::header::{self, HEADER_BYTES, Source};
 use crate::{PollReport, RxQueue};
@@ -26,6 +29,7 @@ pub(super) struct PacketRx {
     quiet: Quiet,
     /// One slot for each packet of a burst. The kernel backs only the pages that were ever touched.
     arena: Vec<u8>,
+    room: Option<Room>,
 }
 
 /// What the kernel said about one packet.
@@ -38,8 +42,9 @@ struct Filled {
 }
 
 impl PacketRx {
-    pub(super) fn new(packet: Arc<Packet>) -> Self {
-        Self { packet, quiet: Quiet::default(), arena: vec![0; BURST_FRAMES * SLOT_BYTES] }
+    pub(super) fn new(packet: Arc<Packet>, take: &Take) -> Self {
+        let arena = vec![0; BURST_FRAMES * SLOT_BYTES];
+        Self { packet, quiet: Quiet::default(), arena, room: intake::room(take) }
     }
 
     /// Reads up to a burst of packets, each into its slot, and returns how many, with what is known about them.
@@ -72,35 +77,28 @@ impl PacketRx {
         }
         (count, filled)
     }
+}
 
-    /// Takes the packet in `slot` into the burst.
-    fn push(
-        &mut self,
-        burst: &mut Burst,
-        slot: usize,
-        filled: Filled,
-        tag: Option<[u8; TAG_BYTES]>,
-    ) -> Result<usize, DropReason> {
-        let header_bytes = self.packet.header.len();
-        let room = &mut self.arena[slot * SLOT_BYTES..][..SLOT_BYTES];
-        if filled.truncated || filled.bytes <= header_bytes || filled.bytes > SLOT_BYTES {
-            return Err(DropReason::Truncated);
-        }
-        let mut header = [0; HEADER_BYTES];
-        header[..header_bytes].copy_from_slice(&room[..header_bytes]);
-        let mut offload = header::decode(&header, filled.bytes - header_bytes, Source::Kernel)?;
-        let mut start = header_bytes;
-        if let Some(tag) = tag {
-            start = put_back(&mut room[..filled.bytes], start, tag).ok_or(DropReason::Truncated)?;
-            offload = behind_tag(offload);
-        }
-        let frame = &room[start..filled.bytes];
-        // SAFETY: the arena is neither moved nor written before `poll` clears the burst, but for other slots.
-        match unsafe { burst.push(frame.as_ptr(), frame.len(), offload) } {
-            Ok(()) => Ok(frame.len()),
-            Err(PushError::Length | PushError::Full | PushError::Segments) => Err(DropReason::Truncated),
-        }
+/// The frame in `slot`, behind its header, and what is left to do on it. The tag that was taken off is put back.
+fn frame(
+    slot: &mut [u8],
+    filled: Filled,
+    header: Header,
+    tag: Option<[u8; TAG_BYTES]>,
+) -> Result<(&[u8], Offload), DropReason> {
+    let mut start = header.len();
+    if filled.truncated || filled.bytes <= start || filled.bytes > slot.len() {
+        return Err(DropReason::Truncated);
     }
+    let slot = &mut slot[..filled.bytes];
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..start].copy_from_slice(&slot[..start]);
+    let mut offload = header::decode(&bytes, slot.len() - start, Source::Kernel)?;
+    if let Some(tag) = tag {
+        start = put_back(slot, start, tag).ok_or(DropReason::Truncated)?;
+        offload = behind_tag(offload);
+    }
+    Ok((&slot[start..], offload))
 }
 
 /// Puts `tag` back into the frame that begins at `start`, over the header in front of it, which is read by now. Returns
@@ -128,28 +126,22 @@ fn behind_tag(mut offload: Offload) -> Offload {
 
 impl RxQueue for PacketRx {
     fn poll(&mut self, burst: &mut Burst, turn: &mut dyn FnMut(&mut Burst)) -> PollReport {
-        let mut report = PollReport::default();
         if self.packet.gone.load(Relaxed) || self.quiet.rests() {
-            return report;
+            return PollReport::default();
         }
         let mut controls = [Control([0; CONTROL_BYTES]); BURST_FRAMES];
         let (count, filled) = self.read(&mut controls);
         self.quiet.asked(count > 0);
-        for (slot, filled) in filled[..count].iter().enumerate() {
-            let tag = sys::tag(&controls[slot], filled.control_bytes);
-            match self.push(burst, slot, *filled, tag) {
-                Ok(bytes) => {
-                    report.frames += 1;
-                    report.bytes += bytes as u64;
-                }
-                Err(reason) => report.drops.add(reason, 1),
+        let mut intake = Intake::new(self.room.as_mut(), burst, turn);
+        let slots = self.arena.chunks_mut(SLOT_BYTES).zip(&filled[..count]).zip(&controls);
+        for ((slot, filled), control) in slots {
+            let tag = sys::tag(control, filled.control_bytes);
+            match frame(slot, *filled, self.packet.header, tag) {
+                Ok((frame, offload)) => intake.take(frame, offload),
+                Err(reason) => intake.drop(reason),
             }
         }
-        if !burst.is_empty() {
-            turn(burst);
-            burst.clear();
-        }
-        report
+        intake.end()
     }
 
     fn arm(&mut self) -> bool {

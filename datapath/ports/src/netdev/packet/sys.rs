@@ -74,7 +74,12 @@ fn set(fd: &OwnedFd, option: c_int, value: c_int) -> io::Result<()> {
 }
 
 /// `setsockopt(2)` with a value of plain data.
-fn set_option<T: Copy>(fd: &OwnedFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
+pub(in crate::netdev) fn set_option<T: Copy>(
+    fd: &OwnedFd,
+    level: c_int,
+    option: c_int,
+    value: &T,
+) -> io::Result<()> {
     let len = size_of::<T>() as libc::socklen_t;
     // SAFETY: pointer and length are those of one live value, which the kernel only reads.
     let result =

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use super::hold::{Held, hold};
 use super::interface::Interface;
-use super::{NetdevError, NetdevSpec, ethtool};
+use super::{NetdevError, NetdevSpec, Take, ethtool, intake};
 use crate::{Device, DeviceHandle, Link, RxQueue, TxQueue};
 use bpf::{Attach, SocketMap};
 use rx::XdpRx;
@@ -89,7 +89,7 @@ pub(super) fn open(
         _held: held,
         _promiscuous: promiscuous,
     };
-    Ok(device(sockets, handle))
+    Ok(device(sockets, handle, &spec.take))
 }
 
 /// The program at work, for as long as this lives.
@@ -127,7 +127,7 @@ impl Attached {
     }
 }
 
-fn device(sockets: Sockets, mut handle: Handle) -> Device {
+fn device(sockets: Sockets, mut handle: Handle, take: &Take) -> Device {
     let mut rx: Vec<Box<dyn RxQueue>> = Vec::new();
     let mut tx: Vec<Arc<dyn TxQueue>> = Vec::new();
     for opened in sockets.0 {
@@ -139,6 +139,7 @@ fn device(sockets: Sockets, mut handle: Handle) -> Device {
             rx: opened.rx,
             fill: opened.fill,
             tx: Arc::clone(&sender),
+            room: intake::room(take),
             is_gone: false,
         }));
         tx.push(sender);

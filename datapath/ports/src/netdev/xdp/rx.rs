@@ -3,13 +3,15 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use frame::{BURST_FRAMES, Burst, DropReason, Offload};
+use frame::{BURST_FRAMES, Burst, DropReason, HEAD_BYTES, Offload};
 
 use super::ring::{Consumer, Producer};
 use super::socket::{Descriptor, Socket};
 use super::tx::XdpTx;
 use super::unfinished;
 use crate::netdev::Interface;
+use crate::netdev::intake::Intake;
+use crate::offload::gro::Room;
 use crate::{PollReport, RxQueue};
 
 /// The receive side of one queue.
@@ -20,34 +22,12 @@ pub(super) struct XdpRx {
     pub(super) fill: Producer<u64>,
     /// The transmit side of the same queue.
     pub(super) tx: Arc<XdpTx>,
+    pub(super) room: Option<Room>,
     /// The interface was deleted under us.
     pub(super) is_gone: bool,
 }
 
 impl XdpRx {
-    /// Takes one frame into the burst, and returns the chunk that it is in.
-    fn push(&self, burst: &mut Burst, descriptor: Descriptor, report: &mut PollReport) -> Option<u64> {
-        let len = descriptor.len as usize;
-        let Some((first, chunk)) = self.socket.umem.received(descriptor.address, descriptor.len) else {
-            report.drops.add(DropReason::BadDescriptor, 1);
-            return None;
-        };
-        // SAFETY: the bytes are in a chunk that the kernel has given us, and gets back when `poll` has cleared the burst.
-        if unsafe { burst.push(first, len, Offload::NONE) }.is_err() {
-            report.drops.add(DropReason::Truncated, 1);
-            return Some(chunk);
-        }
-        if !self.socket.is_zero_copy {
-            // What comes from a wire is finished; a copy may come from a kernel.
-            let index = burst.len() - 1;
-            let checksum = unfinished::checksum(burst.head(index), len);
-            burst.set_offload(index, Offload { checksum, ..Offload::NONE });
-        }
-        report.frames += 1;
-        report.bytes += len as u64;
-        Some(chunk)
-    }
-
     /// Gives chunks back to the kernel.
     fn refill(&mut self, chunks: &[u64]) {
         for chunk in chunks {
@@ -63,26 +43,29 @@ impl XdpRx {
 
 impl RxQueue for XdpRx {
     fn poll(&mut self, burst: &mut Burst, turn: &mut dyn FnMut(&mut Burst)) -> PollReport {
-        let mut report = PollReport::default();
         self.tx.go_on();
         let mut descriptors = [Descriptor::default(); BURST_FRAMES];
         let count = self.rx.read(&mut descriptors).len();
         if count == 0 {
-            return report;
+            return PollReport::default();
         }
         self.rx.release();
         let mut chunks = [0; BURST_FRAMES];
         let mut taken = 0;
+        let mut intake = Intake::new(self.room.as_mut(), burst, turn);
         for descriptor in &descriptors[..count] {
-            if let Some(chunk) = self.push(burst, *descriptor, &mut report) {
-                chunks[taken] = chunk;
-                taken += 1;
-            }
+            let Some((first, chunk)) = self.socket.umem.received(descriptor.address, descriptor.len) else {
+                intake.drop(DropReason::BadDescriptor);
+                continue;
+            };
+            // SAFETY: the bytes are in a chunk that the kernel has given us, writes no more, and gets back when the intake
+            // has ended.
+            let frame = unsafe { std::slice::from_raw_parts(first, descriptor.len as usize) };
+            intake.take(frame, left_on(frame, self.socket.is_zero_copy));
+            chunks[taken] = chunk;
+            taken += 1;
         }
-        if !burst.is_empty() {
-            turn(burst);
-            burst.clear();
-        }
+        let report = intake.end();
         self.refill(&chunks[..taken]);
         report
     }
@@ -98,4 +81,13 @@ impl RxQueue for XdpRx {
     fn fd(&self) -> Option<RawFd> {
         (!self.is_gone).then(|| self.socket.fd.as_raw_fd())
     }
+}
+
+/// What is left to do on a frame: what comes from a wire is finished; a copy may come from a kernel.
+fn left_on(frame: &[u8], is_zero_copy: bool) -> Offload {
+    if is_zero_copy {
+        return Offload::NONE;
+    }
+    let head = &frame[..frame.len().min(HEAD_BYTES)];
+    Offload { checksum: unfinished::checksum(head, frame.len()), ..Offload::NONE }
 }

@@ -4,17 +4,17 @@ use super::*;
 
 /// A tunnel as its source meant it.
 #[derive(Debug, Clone)]
-struct Tunnel {
-    v6: bool,
-    tagged: bool,
+pub(super) struct Tunnel {
+    pub(super) v6: bool,
+    pub(super) tagged: bool,
     /// Behind the fixed header of Geneve, in 4-byte units.
-    option_words: usize,
-    id: u16,
-    summed: bool,
+    pub(super) option_words: usize,
+    pub(super) id: u16,
+    pub(super) summed: bool,
 }
 
 prop_compose! {
-    fn tunnel()(v6: bool, tagged: bool, option_words in 0_usize..5, id: u16, summed: bool) -> Tunnel {
+    pub(super) fn tunnel()(v6: bool, tagged: bool, option_words in 0_usize..5, id: u16, summed: bool) -> Tunnel {
         Tunnel { v6, tagged, option_words, id, summed }
     }
 }
@@ -80,7 +80,7 @@ impl Tunnel {
         [self.link(), self.ip(number, len), udp, geneve].concat()
     }
 
-    fn around(&self, number: usize, inner: &[u8]) -> Vec<u8> {
+    pub(super) fn around(&self, number: usize, inner: &[u8]) -> Vec<u8> {
         [self.outer(number, inner), inner.to_vec()].concat()
     }
 
@@ -96,7 +96,7 @@ impl Tunnel {
 }
 
 /// Softens a frame whose first `outer` bytes were put in front of it.
-fn soften_in(
+pub(super) fn soften_in(
     bytes: &[u8],
     outer: usize,
     cuts: &[Index],
@@ -207,7 +207,7 @@ proptest! {
     }
 }
 
-fn plain() -> Tunnel {
+pub(super) fn plain() -> Tunnel {
     Tunnel { v6: false, tagged: false, option_words: 2, id: u16::MAX, summed: true }
 }
 
