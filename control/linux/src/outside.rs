@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The second is a chain at the uplink's ingress, in the table `netdev millrace`. Answers to echoes, errors, and fragments that show
-//! no ports are copied: the kernel does nothing with those of others, and its own must not be missed. Ports are kept from the node's programs, but for
+//! no ports are copied: the kernel does nothing with those of others (but hold fragments for a while), and its own must not be
+//! missed. Ports are kept from the node's programs, but for
 //! one that asks for such a port by number.
 
 use std::fmt::Write as _;
@@ -34,8 +35,8 @@ pub(crate) fn put(rules: Option<&HostRules>) -> Result<(), KernelError> {
 /// Most nodes never have the table: a kernel without tables of devices is not asked to delete one.
 fn remove() -> Result<(), KernelError> {
     let listed = std::process::Command::new("nft").args(["list", "tables", "netdev"]).output();
-    let is_there = listed
-        .is_ok_and(|said| String::from_utf8_lossy(&said.stdout).lines().any(|line| line.ends_with(TABLE)));
+    let listed = listed.map_err(|error| refused("list the tables of nftables".to_owned(), &error))?;
+    let is_there = String::from_utf8_lossy(&listed.stdout).lines().any(|line| line.ends_with(TABLE));
     if is_there { nft(TABLE, &anew()) } else { Ok(()) }
 }
 

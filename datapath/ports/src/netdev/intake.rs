@@ -66,11 +66,8 @@ impl Lender<'_> {
     }
 
     fn push(&mut self, parts: &[Segment], offload: Offload) {
-        if self.burst.is_full() {
-            self.lend();
-        }
         // SAFETY: the parts are of frames that live for `'m`, or of heads of the room, which lives as long and uses none of
-        // them again before it has emitted as many frames as a burst holds: by then it was lent and cleared.
+        // them again before it has emitted as many frames as a burst holds: by then it was lent and cleared, below.
         let pushed = unsafe {
             match parts {
                 [whole] => self.burst.push(whole.base(), whole.len(), offload),
@@ -83,6 +80,9 @@ impl Lender<'_> {
                 self.report.bytes += self.burst.frame_len(self.burst.len() - 1) as u64;
             }
             Err(_) => self.report.drops.add(DropReason::Truncated, 1),
+        }
+        if self.burst.is_full() {
+            self.lend();
         }
     }
 
@@ -97,5 +97,30 @@ impl Lender<'_> {
 impl Drop for Lender<'_> {
     fn drop(&mut self) {
         self.burst.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use frame::BURST_FRAMES;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_is_lent_as_soon_as_it_is_full() {
+        // The room uses the heads of its first frame again for the next one.
+        let frame = [7; 60];
+        let mut burst = Burst::new();
+        let mut lent = Vec::new();
+        let mut turn = |burst: &mut Burst| lent.push(burst.len());
+        let mut intake = Intake::new(None, &mut burst, &mut turn);
+        for _ in 0..BURST_FRAMES {
+            assert!(!intake.lender.burst.is_full());
+            intake.take(&frame, Offload::NONE);
+        }
+        assert!(intake.lender.burst.is_empty());
+        intake.take(&frame, Offload::NONE);
+        assert_eq!(intake.end().frames, BURST_FRAMES as u64 + 1);
+        assert_eq!(lent, [BURST_FRAMES, 1]);
     }
 }

@@ -1,7 +1,8 @@
 //! Of which connection is a fragment that shows no ports? Of the one that its datagram's first fragment is of.
 //!
 //! The ports of first fragments are kept by what all fragments of a datagram show, each in the one of [`PLACES`] that a secret hash
-//! says: a newer datagram takes an older one's place, and nothing grows. A fragment that comes before its first is of no connection.
+//! says: a newer datagram takes an older one's place, and nothing grows. Each ingress port has a share of the places, so that
+//! one that sends many takes none of most others. A fragment that comes before its first is of no connection.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
@@ -12,10 +13,13 @@ use wire::{IpProtocol, ipv4, ipv6};
 use super::observe::Sight;
 use super::tuple::{Tuple, ZoneNo};
 use crate::key::{Field, class};
+use crate::program::PortNo;
 use crate::time::Now;
 
-/// Datagrams that are known at once: some hundreds of senders' in flight.
-const PLACES: usize = 4096;
+/// Datagrams that are known at once.
+const PLACES: usize = 1 << 14;
+/// Shares of them. Ports that have the same number but for multiples of it have one.
+const SHARES: usize = 64;
 /// Hosts wait no longer for the rest of a datagram (Linux's `ipfrag_time`; RFC 8200 §4.5 says 60 s).
 const LIFE_MS: u64 = 30_000;
 /// A fragment of TCP that begins before this many bytes could change the flags that were looked at (RFC 1858 §3.2.2).
@@ -24,6 +28,8 @@ const MIN_TCP_OFFSET: u16 = 20;
 /// What all fragments of a datagram show (RFC 791 §3.2, RFC 8200 §4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Datagram {
+    /// It comes in by it.
+    port: PortNo,
     zone: ZoneNo,
     protocol: IpProtocol,
     source: Ipv6Addr,
@@ -63,13 +69,15 @@ impl Fragments {
     }
 
     fn place(&self, datagram: &Datagram) -> usize {
-        self.hasher.hash_one(datagram) as usize & (PLACES - 1)
+        const SHARE: usize = PLACES / SHARES;
+        let share = usize::from(datagram.port.0) % SHARES;
+        share * SHARE + self.hasher.hash_one(datagram) as usize % SHARE
     }
 }
 
 impl Sight<'_> {
     /// The datagram that the packet is a fragment of; `None` if it is whole, or may be none of any.
-    pub(crate) fn datagram(&self, zone: ZoneNo) -> Option<Datagram> {
+    pub(crate) fn datagram(&self, port: PortNo, zone: ZoneNo) -> Option<Datagram> {
         if self.packet.key.get(Field::CLASS) & class::FRAGMENT == 0 {
             return None;
         }
@@ -77,6 +85,7 @@ impl Sight<'_> {
         let (id, offset) = self.fragment()?;
         let hides_flags = protocol == IpProtocol::TCP && (1..MIN_TCP_OFFSET).contains(&offset);
         (!hides_flags).then_some(Datagram {
+            port,
             zone,
             protocol,
             source: source.ip,

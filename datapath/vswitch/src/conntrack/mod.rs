@@ -27,7 +27,8 @@
 //! **Limits.** Of the table, of each zone and of each port that opens ([`census::Quota`]). When the table is nearly
 //! full, an open removes a connection that has not been answered, or is over, if it meets one among
 //! [`EVICTION_PROBES`]: a flood displaces itself and not those who talk. Where a zone or a port has as many as it may, an
-//! open removes one of its own in the same way: who opens many short connections is not held up by those that are over.
+//! open removes one of its own in the same way: who opens many short connections is not held up by those that are over. So it is
+//! with source ports outside: where none is free, one of a connection that is over is taken, or of the port's own that nobody answered.
 //!
 //! **Bounds.** No call allocates but for a [`table::SEGMENT`] of entries when the table grows, and those that list. The
 //! work of each is bounded by its arguments and the constants here; nothing is rehashed, ever.
@@ -277,13 +278,17 @@ impl Connections {
 
     fn insert(&self, opening: &Opening<'_>, progress: Progress, now: Now) -> Result<Handle, Refusal> {
         let original = *opening.tuple;
+        let Opening { port, mark, .. } = *opening;
+        let record = |reply| Record { tuples: [original, reply], port, progress, mark };
+        // All zones share what is outside: there, what is over is in the way of others.
+        let is_shared = opening.translation.source.is_some_and(|nat| nat.is_outside);
+        let mut yielding = None;
         for reply in opening.translation.replies(&original, self.table.hash(&original)) {
             // Both ends are one: no packet of it could be told from its answer.
             if reply == original {
                 return Err(Refusal::Invalid);
             }
-            let Opening { port, mark, .. } = *opening;
-            let record = Record { tuples: [original, reply], port, progress, mark };
+            let record = record(reply);
             match self.place(&record, now) {
                 Ok(handle) => return Ok(handle),
                 Err(Taken::Original) => return Err(Refusal::Exists),
@@ -294,10 +299,24 @@ impl Connections {
                         return Ok(handle);
                     }
                 }
+                Err(Taken::Reply) if is_shared => yielding = yielding.or_else(|| self.yields(&reply, port)),
                 Err(Taken::Reply) => {}
             }
         }
-        Err(Refusal::NoFreePort)
+        let (holder, reply) = yielding.ok_or(Refusal::NoFreePort)?;
+        if self.remove(holder) {
+            self.census.count(original.zone, Event::Evicted);
+        }
+        self.place(&record(reply), now).map_err(|_| Refusal::NoFreePort)
+    }
+
+    /// The connection that has `reply`, if it makes room for another: it is over, or is of the same `port` and was never answered.
+    fn yields(&self, reply: &Tuple, port: PortNo) -> Option<(Handle, Tuple)> {
+        let handle = self.table.find(reply)?;
+        let entry = self.table.get(handle)?;
+        let (progress, _) = entry.hot.read(handle.generation())?;
+        let is_its = !progress.is_replied && entry.cold.port() == port;
+        (progress.state.is_dispensable() || is_its).then_some((handle, *reply))
     }
 
     fn place(&self, record: &Record, now: Now) -> Result<Handle, Taken> {

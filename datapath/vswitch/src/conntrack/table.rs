@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::entry::{Cold, Hot, Record};
-use super::tuple::{Direction, Endpoint, Tuple};
-use super::vacancy::{Places, Vacancy};
+use super::tuple::{Direction, Tuple};
+use super::vacancy::{Places, Shared, Vacancy};
 use crate::cache::hash::KeyHasher;
 use crate::time::Now;
 
@@ -139,7 +139,7 @@ impl Table {
             segments: (0..segments).map(|_| OnceLock::new()).collect(),
             taken: AtomicU32::new(0),
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
-            places: Places::new(buckets * SHARDS),
+            places: Places::new(),
             hasher: KeyHasher::new(RandomState::new().build_hasher().finish()),
             bucket_mask: buckets - 1,
         }
@@ -153,7 +153,7 @@ impl Table {
 
     /// That there is no connection of `tuple`, nor of one with another source port; `None` if there may be one.
     pub(super) fn vacancy(&self, tuple: &Tuple) -> Option<Vacancy> {
-        self.places.vacancy(self.place_of(tuple))
+        self.places.vacancy(self.places_of(&Shared::of_packet(tuple)))
     }
 
     /// False if one may have begun since.
@@ -213,7 +213,7 @@ impl Table {
             let place = Place::new(number, direction);
             entry.cold.next[direction.index()].store(std::mem::replace(head, place.link()), Relaxed);
         }
-        self.places.enter(self.places_of(&record.tuples));
+        self.places.enter(self.places_of(&Shared::of_connection(&record.tuples)));
         Ok(Handle { place: Place::new(number, Direction::Original), generation })
     }
 
@@ -228,7 +228,7 @@ impl Table {
             return false;
         }
         entry.hot.end();
-        self.places.leave(self.places_of(&tuples));
+        self.places.leave(self.places_of(&Shared::of_connection(&tuples)));
         for direction in Direction::BOTH {
             let bucket = self.bucket(hashes[direction.index()]);
             self.unlink(locks.shard(direction), bucket, Place::new(handle.place.entry(), direction));
@@ -255,13 +255,8 @@ impl Table {
     }
 
     /// Where connections are counted without their source port.
-    fn place_of(&self, tuple: &Tuple) -> u64 {
-        let source = Endpoint { port: 0, ..tuple.source };
-        self.hash(&Tuple { source, ..*tuple })
-    }
-
-    fn places_of(&self, tuples: &[Tuple; 2]) -> [u64; 2] {
-        tuples.map(|tuple| self.place_of(&tuple))
+    fn places_of(&self, shared: &Shared) -> [u64; 2] {
+        [self.hash(&shared.begins), self.hash(&shared.answers)]
     }
 
     fn bucket(&self, hash: u64) -> usize {

@@ -42,7 +42,7 @@ pub(super) fn observe(walk: &mut Walk<'_>) -> Observed {
         walk.view.get(field);
     }
     let protocol = IpProtocol(walk.view.get(Field::PROTOCOL) as u8);
-    let observed = match walk.sight.datagram(walk.zone) {
+    let observed = match walk.sight.datagram(walk.scene.ingress.number, walk.zone) {
         None => walk.sight.observe(walk.zone),
         Some(datagram) => observe_fragment(walk, &datagram),
     };

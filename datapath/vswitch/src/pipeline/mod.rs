@@ -1,7 +1,7 @@
 //! What is to happen to a frame that no cache knows?
 //!
 //! ```text
-//! admit -> security -> learn -> dhcp -> outside -> service -> gateway -> outside -> forward -> policy
+//! admit -> security -> learn -> dhcp -> outside -> service -> gateway -> forward -> outside -> policy
 //! ```
 //!
 //! Stages are plain functions, one file each, over a [`Walk`]: the key's view, which records what they look at; the program;
@@ -210,8 +210,9 @@ fn decide(walk: &mut Walk<'_>) -> Result<Actions, DropReason> {
         return Ok(answer);
     }
     let actions = match gateway::run(walk)? {
-        Some(actions) => outside::leave(walk, actions)?,
+        Some(actions) => actions,
         None => forward::run(walk, admitted)?,
     };
+    let actions = outside::leave(walk, actions)?;
     policy::run(walk, actions)
 }

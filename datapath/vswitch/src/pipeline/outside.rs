@@ -11,14 +11,15 @@
 use frame::DropReason;
 
 use super::connection::{addresses, is_ip, observe, track};
-use super::service::Served;
+use super::service::{Served, is_for_host};
 use super::{Walk, scope_of};
 use crate::actions::{Actions, Output};
 use crate::conntrack::{
     Direction, Handle, Observed, SourceNat, Translation, Transport, Tuple, ZoneNo, has_source_port,
 };
 use crate::gateway::{Answer, Complaint};
-use crate::program::{Host, Scope};
+use crate::key::class;
+use crate::program::{Host, Program, Route, Scope};
 use crate::stations::Effect;
 
 /// Finds whom a packet is for that comes back from outside. False if it is none.
@@ -55,31 +56,36 @@ pub(crate) fn back(walk: &mut Walk<'_>) -> Result<bool, DropReason> {
     };
     walk.scope = scope_of(zone);
     let served = Served::plain(end.address(), end.port);
-    walk.served = Some(Served { error_of, ..served });
+    // One that the node began, or let in, with a service whose endpoint is outside.
+    let is_for_host = handle.is_some_and(|handle| is_for_host(walk, handle));
+    walk.served = Some(Served { error_of, is_for_host, ..served });
     walk.say("outside", || format!("comes back to {}, whose connection left with {destination}", served.to));
     Ok(true)
 }
 
-/// Gives what the gateway sends outside, by `actions`, an address that is known there.
+/// Gives what goes outside, by `actions`, an address that is known there, and remembers what comes from there.
 pub(crate) fn leave(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, DropReason> {
-    let (Output::Route(hop), Scope::Router(router)) = (actions.output, walk.scope) else {
+    let program = walk.scene.program;
+    let (Some(host), Scope::Router(router)) = (program.host(), walk.scope) else { return Ok(actions) };
+    let Some(sources) = host.sources(router).filter(|_| walk.zone != ZoneNo::OUTSIDE) else {
         return Ok(actions);
     };
-    let Some(host) = walk.scene.program.host().filter(|_| walk.zone != ZoneNo::OUTSIDE) else {
-        return Ok(actions);
-    };
-    let Some(sources) = host.sources(router) else { return Ok(actions) };
-    let (source, destination) = addresses(walk);
-    let to = walk.served.map_or(destination, |served| served.to);
-    if walk.scene.ingress.number == host.port {
-        let is_let_in = hop != host.hop && walk.served.is_none() && !host.has(source);
-        if is_let_in {
+    let is_out = actions.output == Output::Route(host.hop);
+    if !is_out {
+        if walk.served.is_none() && goes_to_a_pod(program, &actions) && is_from_outside(walk, host) {
             walk.served = remember(walk);
         }
         return Ok(actions);
     }
     let is_answer = walk.served.is_some_and(|served| served.is_for_host);
-    if hop != host.hop || is_answer || host.router == Some(router) && host.is_own(to) {
+    if is_answer || walk.scene.ingress.number == host.port {
+        return Ok(actions);
+    }
+    let (_, destination) = addresses(walk);
+    let to = walk.served.map_or(destination, |served| served.to);
+    if host.router == Some(router) && host.is_own(to) {
+        // The node answers by the way it came, also what is not for a pod of its own network.
+        walk.served = walk.served.or_else(|| remember(walk));
         return Ok(actions);
     }
     let own = sources.iter().copied().find(|own| own.is_ipv4() == to.is_ipv4());
@@ -93,11 +99,25 @@ pub(crate) fn leave(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, Dr
     translate(walk, SourceNat::outside(own, host.nat_ports)).map(|()| actions)
 }
 
-impl Host {
-    /// True for an address that stands for pods outside, or is the node's own elsewhere.
-    fn is_own(&self, ip: std::net::IpAddr) -> bool {
-        self.is_source(ip) || self.is_elsewhere(ip)
+/// True for what goes to a station of this node, which will answer.
+fn goes_to_a_pod(program: &Program, actions: &Actions) -> bool {
+    match actions.output {
+        Output::Port { .. } => true,
+        Output::Route(hop) => program.hop(hop).is_some_and(|hop| hop.tunnel.is_none()),
+        _ => false,
     }
+}
+
+/// True for what the node let in, here or by its tunnel, and did not send itself.
+fn is_from_outside(walk: &mut Walk<'_>, host: &Host) -> bool {
+    let is_by_host = walk.scene.ingress.number == host.port;
+    if !is_by_host && walk.scene.tunnel.is_none() || !is_ip(walk) || walk.view.is(class::NEIGHBOR) {
+        return false;
+    }
+    let (source, destination) = addresses(walk);
+    let router = walk.scene.program.router_of(walk.scope);
+    let comes_by_node = router.is_some_and(|router| router.route(source) == Route::Hop(host.hop));
+    !destination.is_multicast() && !host.has(source) && (is_by_host || comes_by_node)
 }
 
 /// Translates the source of a packet that leaves, or finds that its connection has it translated.
@@ -107,7 +127,7 @@ fn translate(walk: &mut Walk<'_>, nat: SourceNat) -> Result<(), DropReason> {
             if has_source_port(tuple.protocol) && transport != Transport::Other =>
         {
             let found = track(walk, (tuple, transport))?.found;
-            match found.and_then(|(handle, _)| of_connection(walk, handle, &tuple)) {
+            match found.and_then(|(handle, _)| of_connection(walk, handle, (&tuple, &nat))) {
                 Some(served) => walk.served = Some(served),
                 None => begin(walk, &tuple, nat),
             }
@@ -127,12 +147,13 @@ fn translate(walk: &mut Walk<'_>, nat: SourceNat) -> Result<(), DropReason> {
     }
 }
 
-/// What becomes of a packet of the connection; `None` if that is of a time when nothing was translated: it is over.
-fn of_connection(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> Option<Served> {
+/// What becomes of a packet of the connection; `None` if that is of a time when nothing was translated, or to another address:
+/// it is over.
+fn of_connection(walk: &mut Walk<'_>, handle: Handle, (tuple, nat): (&Tuple, &SourceNat)) -> Option<Served> {
     let connections = walk.scene.shared.connections();
     let translated = connections.translated(handle)?;
     let is_answer = handle.direction() == Direction::Reply;
-    if is_answer || translated.zone == ZoneNo::OUTSIDE {
+    if is_answer || translated.zone == ZoneNo::OUTSIDE && translated.source.ip == nat.ip {
         let (to, port) = (translated.destination.address(), translated.destination.port);
         walk.say("outside", || match translated.source == tuple.source {
             true => "answers who reached it by its own address".to_owned(),

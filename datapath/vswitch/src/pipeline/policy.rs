@@ -58,7 +58,7 @@ pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, Drop
             let connection = decide(walk, &ends, &tracked)?;
             Ok(Actions { connection, translate: walk.served.is_some() && connection.is_some(), ..actions })
         }
-        Observed::Error if is_related(walk) => {
+        Observed::Error if relate(walk, &ends)? => {
             let connection = walk.served.and_then(|served| served.error_of);
             Ok(Actions { connection, translate: connection.is_some(), ..actions })
         }
@@ -71,16 +71,15 @@ pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, Drop
 }
 
 /// True for an ICMP error about a packet of a connection that may be.
-fn is_related(walk: &mut Walk<'_>) -> bool {
+fn relate<'a>(walk: &mut Walk<'a>, ends: &Ends<'a>) -> Result<bool, DropReason> {
     let connections = walk.scene.shared.connections();
     let known = walk.served.and_then(|served| served.error_of);
     let about = known.or_else(|| connections.related(&walk.sight.error(walk.zone)?, walk.scene.now));
-    let mark = about.and_then(|it| connections.mark(it));
-    let is_allowed = mark.is_some_and(|mark| mark.epoch == walk.scene.epoch());
-    if is_allowed {
-        walk.say("policy", || "is an error about a connection that was allowed".to_owned());
-    }
-    is_allowed
+    let Some(about) = about.and_then(|handle| Some((handle, connections.mark(handle)?))) else {
+        return Ok(false);
+    };
+    walk.say("policy", || "is an error about a connection".to_owned());
+    keep(walk, ends, about).map(|_| true)
 }
 
 /// Whoever sends the packet, and whom it is for.

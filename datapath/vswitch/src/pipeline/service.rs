@@ -142,7 +142,7 @@ fn known(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> Option<Served> {
 }
 
 /// True if what goes in the direction of `handle` goes back to the node, which began the connection or let it in.
-fn is_for_host(walk: &mut Walk<'_>, handle: Handle) -> bool {
+pub(super) fn is_for_host(walk: &Walk<'_>, handle: Handle) -> bool {
     let host = walk.scene.program.host();
     handle.direction() == Direction::Reply
         && host.is_some_and(|host| walk.scene.shared.connections().opened_by(handle) == Some(host.port))
@@ -226,15 +226,23 @@ fn stand_in(walk: &mut Walk<'_>, gateway: &Gateway, (client, to): (IpAddr, IpAdd
     let host = program.host().filter(|host| host.port == walk.scene.ingress.number)?;
     let Route::Hop(number) = program.router(gateway)?.route(to) else { return None };
     let hop = program.hop(number)?;
-    let (own, ports) = if hop.port == host.port {
-        (gateway.address_towards(client)?, PortRange::UNPRIVILEGED)
-    } else if hop.tunnel.is_some() && !host.has(client) {
-        (host.address_towards(client)?, host.nat_ports)
-    } else {
-        return None;
+    let sources = host.sources(gateway.router()).filter(|_| !host.is_own(to));
+    let outside =
+        sources.and_then(|sources| sources.iter().copied().find(|own| own.is_ipv4() == to.is_ipv4()));
+    let nat = match outside {
+        Some(own) if hop.port == host.port => SourceNat::outside(own, host.nat_ports),
+        None if hop.port == host.port => {
+            SourceNat::new(gateway.address_towards(client)?, PortRange::UNPRIVILEGED)
+        }
+        _ if hop.tunnel.is_some() && !host.has(client) => {
+            SourceNat::new(host.address_towards(client)?, host.nat_ports)
+        }
+        _ => return None,
     };
-    walk.say("service", || format!("goes on from {own}, so that the answers come back here"));
-    Some(SourceNat::new(own, ports))
+    walk.say("service", || {
+        format!("goes on from {}, so that the answers come back here", nat.ip.to_canonical())
+    });
+    Some(nat)
 }
 
 fn frontend(tuple: &Tuple) -> FrontendSpec {

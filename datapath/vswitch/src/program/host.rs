@@ -62,9 +62,9 @@ impl Host {
         self.all_sources.contains(&ip)
     }
 
-    /// True for an address of the node in none of its networks.
-    pub(crate) fn is_elsewhere(&self, ip: IpAddr) -> bool {
-        self.elsewhere.contains(&ip)
+    /// True for an address that stands for pods outside, or is the node's in none of its networks.
+    pub(crate) fn is_own(&self, ip: IpAddr) -> bool {
+        self.is_source(ip) || self.elsewhere.contains(&ip)
     }
 }
 

@@ -10,8 +10,8 @@ use wire::{IpProtocol, MacAddr, icmpv4, ipv4};
 use super::{Bed, Fate, NETWORK, network, port, segment, spec, station};
 use crate::Program;
 use crate::program::{
-    GatewaySpec, HostSpec, NetworkNo, PolicyNo, PolicySpec, PortNo, PortSpec, Prefix, ProgramSpec, RouteSpec,
-    RouterNo, TierSpec, Via,
+    Affinity, EndpointSpec, FrontendSpec, GatewaySpec, HostSpec, NetworkNo, PolicyNo, PolicySpec, PortNo,
+    PortSpec, Prefix, ProgramSpec, RouteSpec, RouterNo, Scope, ServiceNo, ServiceSpec, TierSpec, Via,
 };
 
 const GATEWAY: MacAddr = MacAddr([2, 0xff, 0, 0, 0, 1]);
@@ -132,11 +132,19 @@ fn routers_that_share_an_address_share_its_ports() {
     }
     ports.sort_unstable();
     assert_eq!(ports, [61_000, 61_001], "two connections to one server are two");
-    // There are no more; and once one is over, the next has its port.
+    // One that nobody answered makes room for another of its own port, and no other.
     let third = build::udp(out(1, SERVER), (4001, 53), b"");
-    assert_eq!(bed.send(1, third.clone()), Fate::drop(DropReason::NoNatPort));
+    let taken = sent(&bed.send(1, third), HOST).1;
+    for port in [61_000, 61_001] {
+        bed.send(HOST, build::udp(back(SERVER, NODE), (53, port), b""));
+    }
+    let fourth = build::udp(out(1, SERVER), (4002, 53), b"");
+    assert_eq!(bed.send(1, fourth.clone()), Fate::drop(DropReason::NoNatPort));
+    let answer = build::udp(back(SERVER, NODE), (53, taken), b"");
+    assert_eq!(sent(&bed.send(HOST, answer), 1).3, 4001);
+    // And once one is over, the next has its port.
     bed.pass(600_000);
-    sent(&bed.send(1, third), HOST);
+    sent(&bed.send(1, fourth), HOST);
 }
 
 #[test]
@@ -225,14 +233,82 @@ fn the_node_itself_is_not_outside() {
 
 #[test]
 fn a_client_outside_that_reaches_a_pod_by_its_own_address_is_answered_from_there() {
-    let mut bed = bed();
-    let flags = |flags| segment(back(SERVER, "10.0.0.1"), (4000, 80), flags, (1, 0));
-    assert_eq!(bed.send(HOST, flags(Flags::SYN)).ports(), [1]);
-    let answer = segment(out(1, SERVER), (80, 4000), Flags(Flags::SYN.0 | Flags::ACK.0), (7, 2));
-    for _ in 0..2 {
-        let fate = bed.send(1, answer.clone());
-        assert_eq!(sent(&fate, HOST), ("10.0.0.1".into(), 80, SERVER.into(), 4000));
+    // The node is on the pod's network: its kernel finds the pod's station, or asks the gateway.
+    for to in [GATEWAY, station(1)] {
+        let mut bed = bed();
+        let path = Path { destination_mac: to, ..back(SERVER, "10.0.0.1") };
+        let flags = |flags| segment(path, (4000, 80), flags, (1, 0));
+        assert_eq!(bed.send(HOST, flags(Flags::SYN)).ports(), [1]);
+        let answer = segment(out(1, SERVER), (80, 4000), Flags::SYN.with(Flags::ACK), (7, 2));
+        for _ in 0..2 {
+            let fate = bed.send(1, answer.clone());
+            assert_eq!(sent(&fate, HOST), ("10.0.0.1".into(), 80, SERVER.into(), 4000));
+        }
     }
+}
+
+#[test]
+fn the_nodes_own_address_elsewhere_answers_a_pod() {
+    for to in [GATEWAY, station(1)] {
+        let mut bed = bed();
+        let begun = segment(out(1, NODE), (4000, 6443), Flags::SYN, (1, 0));
+        assert_eq!(sent(&bed.send(1, begun), HOST).0, "10.0.0.1");
+        let path = Path { destination_mac: to, ..back(NODE, "10.0.0.1") };
+        let answer = segment(path, (6443, 4000), Flags::SYN.with(Flags::ACK), (7, 2));
+        assert_eq!(bed.send(HOST, answer).ports(), [1]);
+    }
+}
+
+#[test]
+fn a_service_outside_is_reached_by_the_node_with_an_address_that_is_known_there() {
+    let mut world = world();
+    let at = FrontendSpec { address: ip("172.30.0.1"), protocol: IpProtocol::UDP, port: 443 };
+    let service = ServiceSpec {
+        number: ServiceNo(1),
+        name: "kubernetes".into(),
+        scope: Scope::Router(RouterNo(1)),
+        frontends: vec![at],
+        endpoints: vec![EndpointSpec { address: ip(SERVER), port: 6443 }],
+        affinity: Affinity::None,
+    };
+    world.services.put(service).unwrap();
+    let mut bed = Bed::new(Program::build(world).unwrap());
+    let asked = build::udp(back("10.0.0.9", "172.30.0.1"), (4000, 443), b"");
+    let (source, port, to, to_port) = sent(&bed.send(HOST, asked), HOST);
+    assert_eq!((source.as_str(), to.as_str(), to_port), (NODE, SERVER, 6443));
+    let answer = build::udp(back(SERVER, NODE), (6443, port), b"");
+    assert_eq!(sent(&bed.send(HOST, answer), HOST), ("172.30.0.1".into(), 443, "10.0.0.9".into(), 4000));
+    // A pod's too.
+    let asked = build::udp(out(1, "172.30.0.1"), (4000, 443), b"");
+    let (_, port, to, _) = sent(&bed.send(1, asked), HOST);
+    assert_eq!(to, SERVER);
+    let answer = build::udp(back(SERVER, NODE), (6443, port), b"");
+    assert_eq!(sent(&bed.send(HOST, answer), 1).0, "172.30.0.1");
+}
+
+#[test]
+fn a_connection_whose_address_is_no_more_its_routers_is_begun_anew() {
+    let mut world = world();
+    let mut bed = Bed::new(Program::build(world.clone()).unwrap());
+    let packet = build::udp(out(2, SERVER), (4000, 53), b"");
+    assert_eq!(sent(&bed.send(2, packet.clone()), HOST).0, EGRESS);
+    world.version = 2;
+    world.host.as_mut().unwrap().sources.insert(RouterNo(2), vec![ip("192.0.2.51")]);
+    bed.switch.set_program(Program::build(world).unwrap());
+    assert_eq!(sent(&bed.send(2, packet), HOST).0, "192.0.2.51");
+}
+
+#[test]
+fn an_error_that_comes_first_after_a_change_is_translated_all_the_same() {
+    let mut world = world();
+    let mut bed = Bed::new(Program::build(world.clone()).unwrap());
+    let left = bed.send(2, build::udp(out(2, SERVER), (4000, 53), b"question")).sent[&HOST][14..].to_vec();
+    world.version = 2;
+    bed.switch.set_program(Program::build(world).unwrap());
+    let error = icmp_error(&left);
+    let fate = bed.send(HOST, build::ip(back("198.51.100.1", EGRESS), IpProtocol::ICMP, &error));
+    let packet = ipv4::View::new(&fate.sent[&2][14..]).unwrap();
+    assert_eq!(packet.destination().to_string(), "10.0.0.1");
 }
 
 #[test]
