@@ -12,6 +12,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use model::Protocol;
@@ -44,7 +45,7 @@ fn forward(rules: &HostRules) -> Result<(), KernelError> {
         if !is_v4 {
             listen_to_advertisements()?;
         }
-        std::fs::write(path, "1").map_err(|error| refused(format!("write 1 to {path}"), &error))?;
+        write(path, "1")?;
     }
     Ok(())
 }
@@ -55,8 +56,7 @@ fn listen_to_advertisements() -> Result<(), KernelError> {
     let entries = std::fs::read_dir(dir).map_err(|error| refused(format!("read {dir}"), &error))?;
     for path in entries.filter_map(|entry| Some(entry.ok()?.path().join("accept_ra"))) {
         if std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
-            std::fs::write(&path, "2")
-                .map_err(|error| refused(format!("write 2 to {}", path.display()), &error))?;
+            write(&path, "2")?;
         }
     }
     Ok(())
@@ -86,6 +86,12 @@ pub(crate) fn nft(table: &str, script: &str) -> Result<(), KernelError> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(refused(doing(), &said.lines().next().unwrap_or("nft says nothing")))
+}
+
+/// Changes a setting of the kernel.
+pub(crate) fn write(path: impl AsRef<Path>, text: &str) -> Result<(), KernelError> {
+    let path = path.as_ref();
+    std::fs::write(path, text).map_err(|error| refused(format!("write {text} to {}", path.display()), &error))
 }
 
 pub(crate) fn refused(doing: String, reason: &dyn std::fmt::Display) -> KernelError {

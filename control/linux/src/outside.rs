@@ -16,7 +16,7 @@ use std::ops::RangeInclusive;
 
 use reconcile::kernel::{HostRules, KernelError, Outside};
 
-use crate::host::{Words, nft, refused, words};
+use crate::host::{Words, nft, refused, words, write};
 
 /// Ports that no program is given that asks for any.
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
@@ -47,14 +47,14 @@ fn anew() -> String {
 /// Packets that come by `interface` and have an address of the node are taken on.
 fn accept_own(interface: &str) -> Result<(), KernelError> {
     let dir = "/proc/sys/net/ipv4/conf";
-    write(&format!("{dir}/{interface}/accept_local"), "1")?;
+    write(format!("{dir}/{interface}/accept_local"), "1")?;
     // The larger of the two counts: 1 refuses what would go back by another interface, 2 what has no way back at all.
     let filters = |name: &str| {
         let text = std::fs::read_to_string(format!("{dir}/{name}/rp_filter"));
         text.ok().and_then(|text| text.trim().parse::<u8>().ok()).unwrap_or(0)
     };
     match filters("all").max(filters(interface)) {
-        1 => write(&format!("{dir}/{interface}/rp_filter"), "2"),
+        1 => write(format!("{dir}/{interface}/rp_filter"), "2"),
         _ => Ok(()),
     }
 }
@@ -82,10 +82,6 @@ fn with_reserved(before: &str, ports: &RangeInclusive<u16>) -> Option<String> {
         "" => Some(own),
         _ => Some(format!("{before},{own}")),
     }
-}
-
-fn write(path: &str, text: &str) -> Result<(), KernelError> {
-    std::fs::write(path, text).map_err(|error| refused(format!("write {text} to {path}"), &error))
 }
 
 /// The chain, in the table `inet millrace`, of what the switch sends out.

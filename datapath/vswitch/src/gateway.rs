@@ -388,8 +388,7 @@ impl Handled<'_> {
     }
 
     fn is_from_outside(&self) -> bool {
-        let host = self.program.host().filter(|host| host.port == self.origin.port);
-        host.is_some_and(|host| host.is_source(self.addresses().1))
+        self.program.host_at(self.origin.port).is_some_and(|host| host.is_source(self.addresses().1))
     }
 
     fn may_be_told(&self) -> bool {

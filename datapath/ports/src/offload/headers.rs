@@ -153,6 +153,22 @@ impl Headers {
         }
     }
 
+    /// Writes what differs from datagram to datagram of UDP but its checksum: lengths and identification, for the one of this
+    /// number, which is `len` bytes long from the frame's first byte on.
+    pub(super) fn write_datagram(&self, head: &mut [u8], len: usize, number: usize) {
+        self.write_len(head, len);
+        self.write_id(head, number);
+        let udp_len = (len - self.transport) as u16;
+        head[self.transport..][udp::field::LEN].copy_from_slice(&udp_len.to_be_bytes());
+    }
+
+    /// Leaves the checksum of such a datagram to whoever sends it, and says so.
+    pub(super) fn leave_checksum(&self, head: &mut [u8], len: usize) -> Checksum {
+        let pseudo = self.pseudo(len - self.transport).fold();
+        head[self.transport..][udp::field::CHECKSUM].copy_from_slice(&pseudo.to_be_bytes());
+        Checksum::Partial { start: self.transport as u16, offset: udp::field::CHECKSUM.start as u16 }
+    }
+
     /// Gives the piece of this number its own IPv4 identification, and with it the header checksum, which covers the length
     /// too.
     pub(super) fn write_id(&self, head: &mut [u8], number: usize) {

@@ -8,7 +8,7 @@
 //! their pseudo header, to zero, so that the headers tell the sum of what lies behind them ("local checksum offload", Linux
 //! Documentation/networking/checksum-offloads.rst). It holds too for a checksum that a device is still to finish.
 
-use frame::{Checksum, Gather, Gso, GsoKind, Offload};
+use frame::{Gather, Gso, GsoKind, Offload};
 use wire::checksum::Sum;
 use wire::udp;
 
@@ -48,9 +48,7 @@ impl Tunnel {
     pub(super) fn write(&self, head: &mut [u8], payload: &Gather<'_>, number: usize, known: &Known) {
         let piece_len = head.len() + payload.body_len();
         let udp = self.outer.transport;
-        self.outer.write_len(head, piece_len);
-        self.outer.write_id(head, number);
-        head[udp..][udp::field::LEN].copy_from_slice(&((piece_len - udp) as u16).to_be_bytes());
+        self.outer.write_datagram(head, piece_len, number);
         if !self.is_summed {
             return;
         }
@@ -78,13 +76,8 @@ impl Tunnel {
     /// Makes `head`, which begins with the outer headers of a piece, the head of a train of `train_len` bytes, all of whose
     /// datagrams but the last carry `size` bytes. Returns what is left to do.
     pub(crate) fn lead_train(&self, head: &mut [u8], train_len: usize, size: u16) -> Offload {
-        let udp = self.outer.transport;
-        let udp_len = train_len - udp;
-        self.outer.write_len(head, train_len);
-        self.outer.write_id(head, 0);
-        head[udp..][udp::field::LEN].copy_from_slice(&(udp_len as u16).to_be_bytes());
-        head[udp..][udp::field::CHECKSUM].copy_from_slice(&self.outer.pseudo(udp_len).fold().to_be_bytes());
-        let checksum = Checksum::Partial { start: udp as u16, offset: self.outer.checksum_offset() as u16 };
+        self.outer.write_datagram(head, train_len, 0);
+        let checksum = self.outer.leave_checksum(head, train_len);
         let headers_bytes = self.train_headers_bytes() as u16;
         let gso = Gso { kind: GsoKind::UdpSegment, size, ecn: false, headers_bytes };
         Offload { checksum, gso: Some(gso), outer_bytes: 0 }

@@ -27,8 +27,9 @@
 //! **Limits.** Of the table, of each zone and of each port that opens ([`census::Quota`]). When the table is nearly
 //! full, an open removes a connection that has not been answered, or is over, if it meets one among
 //! [`EVICTION_PROBES`]: a flood displaces itself and not those who talk. Where a zone or a port has as many as it may, an
-//! open removes one of its own in the same way: who opens many short connections is not held up by those that are over. So it is
-//! with source ports outside: where none is free, one of a connection that is over is taken, or of the port's own that nobody answered.
+//! open removes one of its own in the same way: who opens many short connections is not held up by those that are over. So it
+//! is with source ports outside: where none is free, one of a connection that is over is taken, or of the port's own that
+//! nobody answered.
 //!
 //! **Bounds.** No call allocates but for a [`table::SEGMENT`] of entries when the table grows, and those that list. The
 //! work of each is bounded by its arguments and the constants here; nothing is rehashed, ever.
@@ -304,9 +305,7 @@ impl Connections {
             }
         }
         let (holder, reply) = yielding.ok_or(Refusal::NoFreePort)?;
-        if self.remove(holder) {
-            self.census.count(original.zone, Event::Evicted);
-        }
+        self.displace(holder);
         self.place(&record(reply), now).map_err(|_| Refusal::NoFreePort)
     }
 

@@ -57,13 +57,21 @@ impl Connections {
             if !may_go || !is_wanted(entry.cold) {
                 continue;
             }
-            let zone = entry.cold.zone();
-            if self.remove(handle) {
-                self.census.count(zone, Event::Evicted);
+            if self.displace(handle) {
                 return true;
             }
         }
         false
+    }
+
+    /// Ends a connection that makes room for another, and counts that where it was. False if it was gone.
+    pub(super) fn displace(&self, handle: Handle) -> bool {
+        let zone = self.table.get(handle).map(|entry| entry.cold.zone());
+        let is_removed = self.remove(handle);
+        if let Some(zone) = zone.filter(|_| is_removed) {
+            self.census.count(zone, Event::Evicted);
+        }
+        is_removed
     }
 
     fn expire(&self, number: usize, now: Now) -> bool {

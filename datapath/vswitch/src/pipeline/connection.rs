@@ -106,3 +106,19 @@ pub(super) fn track(
     walk.tracked = Some(tracked);
     Ok(tracked)
 }
+
+/// The connection that the packet, an ICMP error, is about.
+pub(super) fn about(walk: &Walk<'_>) -> Option<Handle> {
+    let related = || walk.scene.shared.connections().related(&walk.sight.error(walk.zone)?, walk.scene.now);
+    walk.served.and_then(|served| served.error_of).or_else(related)
+}
+
+/// Ends the packet's connection, which is not what it would be now: the packet has none, and may open another.
+pub(super) fn end(walk: &mut Walk<'_>, handle: Handle) {
+    if walk.scene.effect == Effect::Commit {
+        walk.scene.shared.connections().remove(handle);
+    }
+    if let Some(tracked) = &mut walk.tracked {
+        tracked.found = None;
+    }
+}

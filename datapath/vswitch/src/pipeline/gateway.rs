@@ -73,7 +73,7 @@ fn owner(walk: &Walk<'_>, gateway: &Gateway, target: IpAddr) -> Option<MacAddr> 
     if gateway.has(target) {
         return Some(gateway.mac);
     }
-    let station = station(walk, gateway, target)?;
+    let station = station(walk, target)?;
     // Whoever asks for an address of its own looks for a duplicate.
     let asks_itself = station.port == walk.scene.ingress.number;
     let hidden = station.isolated && walk.scene.ingress.isolated;
@@ -81,8 +81,8 @@ fn owner(walk: &Walk<'_>, gateway: &Gateway, target: IpAddr) -> Option<MacAddr> 
 }
 
 /// The station of this node that has `address`.
-fn station<'a>(walk: &Walk<'a>, gateway: &Gateway, address: IpAddr) -> Option<&'a Hop> {
-    let Route::Hop(number) = walk.scene.program.router(gateway)?.route(address) else { return None };
+fn station<'a>(walk: &Walk<'a>, address: IpAddr) -> Option<&'a Hop> {
+    let Route::Hop(number) = walk.scene.program.router_of(walk.scope)?.route(address) else { return None };
     walk.scene.program.hop(number).filter(|hop| hop.tunnel.is_none())
 }
 

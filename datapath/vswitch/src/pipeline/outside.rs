@@ -10,7 +10,7 @@
 
 use frame::DropReason;
 
-use super::connection::{addresses, is_ip, observe, track};
+use super::connection::{about, addresses, end, is_ip, observe, track};
 use super::service::{Served, is_for_host};
 use super::{Walk, scope_of};
 use crate::actions::{Actions, Output};
@@ -20,13 +20,11 @@ use crate::conntrack::{
 use crate::gateway::{Answer, Complaint};
 use crate::key::class;
 use crate::program::{Host, Program, Route, Scope};
-use crate::stations::Effect;
 
 /// Finds whom a packet is for that comes back from outside. False if it is none.
 pub(crate) fn back(walk: &mut Walk<'_>) -> Result<bool, DropReason> {
-    let host = walk.scene.program.host().filter(|host| host.port == walk.scene.ingress.number);
-    let Some(host) = host.filter(|host| host.translates()) else { return Ok(false) };
-    if !is_ip(walk) {
+    let Some(host) = walk.scene.program.host_at(walk.scene.ingress.number) else { return Ok(false) };
+    if !host.has_sources() || !is_ip(walk) {
         return Ok(false);
     }
     let (_, destination) = addresses(walk);
@@ -39,8 +37,8 @@ pub(crate) fn back(walk: &mut Walk<'_>) -> Result<bool, DropReason> {
             (track(walk, (tuple, transport))?.found.map(|(handle, _)| handle), None)
         }
         Observed::Error => {
-            let about = error(walk);
-            (about, about)
+            let error_of = about(walk);
+            (error_of, error_of)
         }
         Observed::Untracked => (None, None),
     };
@@ -48,14 +46,14 @@ pub(crate) fn back(walk: &mut Walk<'_>) -> Result<bool, DropReason> {
     let ends = handle.and_then(|handle| {
         Some((connections.tuple(handle.turned())?.zone, connections.translated(handle)?.destination))
     });
-    let Some((zone, end)) = ends else {
+    let Some((zone, pod)) = ends else {
         walk.say("outside", || format!("is for {destination}, and of no connection that left with it"));
         // The next one may be.
         walk.cacheable = false;
         return Err(DropReason::OutOfState);
     };
     walk.scope = scope_of(zone);
-    let served = Served::plain(end.address(), end.port);
+    let served = Served::plain(pod.address(), pod.port);
     // One that the node began, or let in, with a service whose endpoint is outside.
     let is_for_host = handle.is_some_and(|handle| is_for_host(walk, handle));
     walk.served = Some(Served { error_of, is_for_host, ..served });
@@ -67,9 +65,9 @@ pub(crate) fn back(walk: &mut Walk<'_>) -> Result<bool, DropReason> {
 pub(crate) fn leave(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, DropReason> {
     let program = walk.scene.program;
     let (Some(host), Scope::Router(router)) = (program.host(), walk.scope) else { return Ok(actions) };
-    let Some(sources) = host.sources(router).filter(|_| walk.zone != ZoneNo::OUTSIDE) else {
+    if !host.translates(router) || walk.zone == ZoneNo::OUTSIDE {
         return Ok(actions);
-    };
+    }
     let is_out = actions.output == Output::Route(host.hop);
     if !is_out {
         if walk.served.is_none() && goes_to_a_pod(program, &actions) && is_from_outside(walk, host) {
@@ -83,13 +81,12 @@ pub(crate) fn leave(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, Dr
     }
     let (_, destination) = addresses(walk);
     let to = walk.served.map_or(destination, |served| served.to);
-    if host.router == Some(router) && host.is_own(to) {
+    if host.router == router && host.is_own(to) {
         // The node answers by the way it came, also what is not for a pod of its own network.
         walk.served = walk.served.or_else(|| remember(walk));
         return Ok(actions);
     }
-    let own = sources.iter().copied().find(|own| own.is_ipv4() == to.is_ipv4());
-    let Some(own) = own.filter(|_| !host.is_own(to)) else {
+    let Some(own) = host.source_towards(router, to) else {
         walk.say("outside", || match host.is_own(to) {
             true => format!("is for {to}, the node itself, which is not outside: says so"),
             false => "has no address outside in its family: says so".to_owned(),
@@ -134,10 +131,9 @@ fn translate(walk: &mut Walk<'_>, nat: SourceNat) -> Result<(), DropReason> {
             Ok(())
         }
         Observed::Error => {
-            let about = walk.served.and_then(|served| served.error_of).or_else(|| error(walk));
-            let about = about.ok_or(DropReason::NotTranslatable)?;
+            let error_of = about(walk).ok_or(DropReason::NotTranslatable)?;
             let (_, destination) = addresses(walk);
-            walk.served = Some(Served { error_of: Some(about), ..Served::plain(destination, 0) });
+            walk.served = Some(Served { error_of: Some(error_of), ..Served::plain(destination, 0) });
             Ok(())
         }
         Observed::Flow(..) | Observed::Untracked => {
@@ -161,12 +157,7 @@ fn of_connection(walk: &mut Walk<'_>, handle: Handle, (tuple, nat): (&Tuple, &So
         });
         return Some(Served::plain(to, port));
     }
-    if walk.scene.effect == Effect::Commit {
-        connections.remove(handle);
-    }
-    if let Some(tracked) = &mut walk.tracked {
-        tracked.found = None;
-    }
+    end(walk, handle);
     None
 }
 
@@ -177,11 +168,6 @@ fn begin(walk: &mut Walk<'_>, tuple: &Tuple, nat: SourceNat) {
     let translation = Translation { source: Some(nat), ..served.translation };
     walk.served = Some(Served { translation, ..served });
     walk.say("outside", || format!("leaves for the outside as {}", nat.ip.to_canonical()));
-}
-
-/// The connection that an ICMP error is about.
-fn error(walk: &Walk<'_>) -> Option<Handle> {
-    walk.scene.shared.connections().related(&walk.sight.error(walk.zone)?, walk.scene.now)
 }
 
 /// As of a service's connection, but its own destination: it is remembered, and nothing is translated.

@@ -5,8 +5,8 @@
 //! program changes; in between, and for the packets back, the connection answers.
 //!
 //! Not of a connection: neighbour discovery and ARP, which no policy is about; multicast, which policies allow; fragments that
-//! come before the first of their datagram, which show no ports and are asked about one by one. An IP packet to one host is never flooded where
-//! policies are: nobody's rules could be asked.
+//! come before the first of their datagram, which show no ports and are asked about one by one. An IP packet to one host is
+//! never flooded where policies are: nobody's rules could be asked.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use frame::DropReason;
 use wire::IpProtocol;
 
 use super::Walk;
-use super::connection::{Tracked, addresses, is_ip, observe, track};
+use super::connection::{Tracked, about, addresses, is_ip, observe, track};
 use crate::actions::{Actions, Output};
 use crate::conntrack::{Direction, Handle, Mark, Observed, Opening, Pickup, Quota, Refusal};
 use crate::key::{Field, class};
@@ -73,13 +73,11 @@ pub(crate) fn run(walk: &mut Walk<'_>, actions: Actions) -> Result<Actions, Drop
 /// True for an ICMP error about a packet of a connection that may be.
 fn relate<'a>(walk: &mut Walk<'a>, ends: &Ends<'a>) -> Result<bool, DropReason> {
     let connections = walk.scene.shared.connections();
-    let known = walk.served.and_then(|served| served.error_of);
-    let about = known.or_else(|| connections.related(&walk.sight.error(walk.zone)?, walk.scene.now));
-    let Some(about) = about.and_then(|handle| Some((handle, connections.mark(handle)?))) else {
+    let Some(known) = about(walk).and_then(|handle| Some((handle, connections.mark(handle)?))) else {
         return Ok(false);
     };
     walk.say("policy", || "is an error about a connection".to_owned());
-    keep(walk, ends, about).map(|_| true)
+    keep(walk, ends, known).map(|_| true)
 }
 
 /// Whoever sends the packet, and whom it is for.

@@ -13,7 +13,7 @@ use frame::DropReason;
 use wire::IpProtocol;
 
 use super::Walk;
-use super::connection::{addresses, is_ip, observe, track};
+use super::connection::{about, addresses, end, is_ip, observe, track};
 use crate::actions::{Actions, Output};
 use crate::conntrack::{
     DestinationNat, Direction, Handle, Observed, PortRange, SourceNat, Translation, Tuple,
@@ -120,12 +120,7 @@ fn is_current(walk: &mut Walk<'_>, handle: Handle, tuple: &Tuple) -> bool {
         return true;
     }
     walk.say("service", || format!("was served by {}, which no longer does", endpoint.address));
-    if walk.scene.effect == Effect::Commit {
-        connections.remove(handle);
-    }
-    if let Some(tracked) = &mut walk.tracked {
-        tracked.found = None;
-    }
+    end(walk, handle);
     false
 }
 
@@ -151,7 +146,7 @@ pub(super) fn is_for_host(walk: &Walk<'_>, handle: Handle) -> bool {
 /// An ICMP error about a packet of such a connection.
 fn error(walk: &mut Walk<'_>) -> Option<Served> {
     let connections = walk.scene.shared.connections();
-    let handle = connections.related(&walk.sight.error(walk.zone)?, walk.scene.now)?;
+    let handle = about(walk)?;
     let (tuple, translated) = (connections.tuple(handle)?, connections.translated(handle)?);
     if tuple == translated {
         return None;
@@ -223,13 +218,10 @@ fn keep_together(
 /// another node the node's address, and beyond the node's kernel the gateway's. Pods of this node see the client itself.
 fn stand_in(walk: &mut Walk<'_>, gateway: &Gateway, (client, to): (IpAddr, IpAddr)) -> Option<SourceNat> {
     let program = walk.scene.program;
-    let host = program.host().filter(|host| host.port == walk.scene.ingress.number)?;
-    let Route::Hop(number) = program.router(gateway)?.route(to) else { return None };
+    let host = program.host_at(walk.scene.ingress.number)?;
+    let Route::Hop(number) = program.router_of(walk.scope)?.route(to) else { return None };
     let hop = program.hop(number)?;
-    let sources = host.sources(gateway.router()).filter(|_| !host.is_own(to));
-    let outside =
-        sources.and_then(|sources| sources.iter().copied().find(|own| own.is_ipv4() == to.is_ipv4()));
-    let nat = match outside {
+    let nat = match host.source_towards(gateway.router(), to) {
         Some(own) if hop.port == host.port => SourceNat::outside(own, host.nat_ports),
         None if hop.port == host.port => {
             SourceNat::new(gateway.address_towards(client)?, PortRange::UNPRIVILEGED)

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::router::towards;
-use super::{Gateway, Hop, HopNo, PortNo, PortSpec, Program, ProgramSpec, RouterNo};
+use super::{Hop, HopNo, PortNo, Program, ProgramSpec, RouterNo};
 use crate::conntrack::PortRange;
 
 /// The node as a station of one of its networks: by this port its own programs reach pods and services, and packets for
@@ -29,7 +29,7 @@ pub(crate) struct Host {
     pub(crate) hop: HopNo,
     pub(crate) nat_ports: PortRange,
     /// Of its network.
-    pub(crate) router: Option<RouterNo>,
+    pub(crate) router: RouterNo,
     addresses: Vec<IpAddr>,
     sources: HashMap<RouterNo, Vec<IpAddr>>,
     all_sources: HashSet<IpAddr>,
@@ -47,14 +47,21 @@ impl Host {
         towards(&self.addresses, peer)
     }
 
-    /// What packets of `router` have outside; none: as they are.
-    pub(crate) fn sources(&self, router: RouterNo) -> Option<&[IpAddr]> {
-        self.sources.get(&router).map(Vec::as_slice)
+    /// True if packets of `router` are translated that leave.
+    pub(crate) fn translates(&self, router: RouterNo) -> bool {
+        self.sources.contains_key(&router)
     }
 
-    /// True if packets of any router are translated.
-    pub(crate) fn translates(&self) -> bool {
+    /// True if packets of any router are.
+    pub(crate) fn has_sources(&self) -> bool {
         !self.sources.is_empty()
+    }
+
+    /// What packets of `router` have to somebody at `peer`; `None` if that is not outside, or they have no address of its
+    /// family there.
+    pub(crate) fn source_towards(&self, router: RouterNo, peer: IpAddr) -> Option<IpAddr> {
+        let sources = self.sources.get(&router).filter(|_| !self.is_own(peer))?;
+        towards(sources, peer)
     }
 
     /// True for an address that packets have outside.
@@ -72,16 +79,15 @@ impl Host {
 pub(super) fn add(program: &mut Program, spec: &ProgramSpec) {
     let host = spec.host.as_ref().and_then(|host| Some((host, spec.ports.get(&host.port)?)));
     program.host = host.and_then(|(host, port)| {
-        let hop = hop(program, port)?;
+        let gateway = program.network(port.network)?.gateway.as_ref()?;
+        let (station, router) = (Hop::station(port, *port.macs.first()?, gateway.mac), gateway.router());
         let nat_ports = PortRange::new(*host.nat_ports.start(), *host.nat_ports.end())?;
-        program.hops.push(hop);
-        let hop = HopNo(program.hops.len() as u32 - 1);
-        let gateway = program.network(port.network).and_then(|network| network.gateway.as_ref());
+        program.hops.push(station);
         Some(Host {
             port: host.port,
-            hop,
+            hop: HopNo(program.hops.len() as u32 - 1),
             nat_ports,
-            router: gateway.map(Gateway::router),
+            router,
             addresses: port.ips.clone(),
             sources: host.sources.clone().into_iter().collect(),
             all_sources: host.sources.values().flatten().copied().collect(),
@@ -90,14 +96,14 @@ pub(super) fn add(program: &mut Program, spec: &ProgramSpec) {
     });
 }
 
-fn hop(program: &Program, port: &PortSpec) -> Option<Hop> {
-    let gateway = program.network(port.network)?.gateway.as_ref()?;
-    Some(Hop::station(port, *port.macs.first()?, gateway.mac))
-}
-
 impl Program {
     /// The node itself.
     pub(crate) fn host(&self) -> Option<&Host> {
         self.host.as_ref()
+    }
+
+    /// The same, if `port` is its port.
+    pub(crate) fn host_at(&self, port: PortNo) -> Option<&Host> {
+        self.host().filter(|host| host.port == port)
     }
 }

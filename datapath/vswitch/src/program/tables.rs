@@ -277,11 +277,6 @@ impl Program {
         &self.domains[number.0 as usize]
     }
 
-    /// The router that `gateway` belongs to.
-    pub(crate) fn router(&self, gateway: &Gateway) -> Option<&Router> {
-        self.routers.get(&gateway.router)
-    }
-
     /// The router whose addresses mean one thing in `scope`.
     pub(crate) fn router_of(&self, scope: Scope) -> Option<&Router> {
         match scope {

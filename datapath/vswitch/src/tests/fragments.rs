@@ -42,16 +42,7 @@ fn world() -> ProgramSpec {
         router: RouterNo(1),
         routes: Vec::new(),
     });
-    let ports = PortRangeSpec { protocol: IpProtocol::UDP, ports: 53..=53 };
-    let rule =
-        RuleSpec { name: "dns".into(), peers: None, ports: Some(vec![ports]), action: RuleAction::Allow };
-    let tier = TierSpec { rules: vec![rule], isolated_by: Some("closed".into()) };
-    spec.policies.put(&PolicySpec {
-        number: PolicyNo(1),
-        name: "server".into(),
-        egress: Vec::new(),
-        ingress: vec![tier],
-    });
+    spec.policies.put(&server(IpProtocol::UDP));
     for (number, is_v4) in [(1, true), (2, false)] {
         let address_of_vip = ip(VIPS[number as usize - 1]);
         let frontend = FrontendSpec { address: address_of_vip, protocol: IpProtocol::UDP, port: 5353 };
@@ -66,6 +57,14 @@ fn world() -> ProgramSpec {
         spec.services.put(service).unwrap();
     }
     spec
+}
+
+/// Lets in what is for port 53 of a protocol.
+fn server(protocol: IpProtocol) -> PolicySpec {
+    let ports = Some(vec![PortRangeSpec { protocol, ports: 53..=53 }]);
+    let rule = RuleSpec { name: "dns".into(), peers: None, ports, action: RuleAction::Allow };
+    let tier = TierSpec { rules: vec![rule], isolated_by: Some("closed".into()) };
+    PolicySpec { number: PolicyNo(1), name: "server".into(), egress: Vec::new(), ingress: vec![tier] }
 }
 
 fn bed() -> Bed {
@@ -176,16 +175,7 @@ fn a_piece_is_allowed_as_the_first_one_of_its_datagram_is() {
 #[test]
 fn a_piece_of_tcp_that_could_change_what_was_looked_at_is_of_no_connection() {
     let mut world = world();
-    let ports = PortRangeSpec { protocol: IpProtocol::TCP, ports: 53..=53 };
-    let rule =
-        RuleSpec { name: "tcp".into(), peers: None, ports: Some(vec![ports]), action: RuleAction::Allow };
-    let tier = TierSpec { rules: vec![rule], isolated_by: Some("closed".into()) };
-    world.policies.put(&PolicySpec {
-        number: PolicyNo(1),
-        name: "server".into(),
-        egress: Vec::new(),
-        ingress: vec![tier],
-    });
+    world.policies.put(&server(IpProtocol::TCP));
     let mut bed = Bed::new(Program::build(world).unwrap());
     let mut frame = build::tcp_syn(between((1, 2), true), (4000, 53));
     frame.resize(14 + 20 + 64, 0);

@@ -1,7 +1,7 @@
 //! Which packets of a tunnel is a frame? One, or a train of several behind one set of outer headers (`offload::Tunnel`), as
 //! whoever sends, or the kernel that receives, may make of them.
 
-use frame::{Checksum, DropReason, GsoKind, HEAD_BYTES, Offload};
+use frame::{DropReason, GsoKind, HEAD_BYTES, Offload};
 use wire::{EtherType, IpProtocol, geneve, udp};
 
 use crate::offload::MAX_PIECES;
@@ -84,16 +84,11 @@ impl Packet<'_> {
     /// Writes to `head` the outer headers that a packet of a train has by itself, and returns what is left to do on it.
     pub(super) fn write_outer(&self, head: &mut [u8]) -> Offload {
         head.copy_from_slice(self.outer);
-        let (udp, len) = (self.headers.transport, self.outer.len() + self.payload.len());
-        self.headers.write_len(head, len);
-        self.headers.write_id(head, self.number());
-        head[udp..][udp::field::LEN].copy_from_slice(&((len - udp) as u16).to_be_bytes());
-        let field = &mut head[udp..][udp::field::CHECKSUM];
-        if field == [0, 0] {
+        let len = self.outer.len() + self.payload.len();
+        self.headers.write_datagram(head, len, self.number());
+        if head[self.headers.transport..][udp::field::CHECKSUM] == [0, 0] {
             return Offload::NONE;
         }
-        field.copy_from_slice(&self.headers.pseudo(len - udp).fold().to_be_bytes());
-        let checksum = Checksum::Partial { start: udp as u16, offset: udp::field::CHECKSUM.start as u16 };
-        Offload { checksum, ..Offload::NONE }
+        Offload { checksum: self.headers.leave_checksum(head, len), ..Offload::NONE }
     }
 }

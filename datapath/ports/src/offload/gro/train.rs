@@ -156,11 +156,7 @@ impl<'m> Train<'m> {
         let (outer, rest) = head[..headers_bytes].split_at_mut(at);
         outer.copy_from_slice(self.first.outer);
         rest.copy_from_slice(&self.first.payload[..inner.payload]);
-        self.first.headers.write_len(outer, at + inner_len);
-        self.first.headers.write_id(outer, self.first.number());
-        let udp = self.first.headers.transport;
-        let udp_len = (at + inner_len - udp) as u16;
-        outer[udp..][udp::field::LEN].copy_from_slice(&udp_len.to_be_bytes());
+        self.first.headers.write_datagram(outer, at + inner_len, self.first.number());
         inner.write_len(rest, inner_len);
         inner.write_id(rest, 0);
         let tcp = &mut rest[inner.transport..];
